@@ -1,0 +1,69 @@
+"""SigLIP and SigLIP 2 in PyTorch: models, preparation, checkpoints, pipelines.
+
+Names are resolved when first used, so `import siglip` loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siglip.checkpoints import AutoModel, AutoProcessor
+    from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
+    from siglip.embedder import Embedder, Embeddings, Failure
+    from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
+    from siglip.pipelines import pipeline
+    from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AutoModel": "siglip.checkpoints",
+    "AutoProcessor": "siglip.checkpoints",
+    "Embedder": "siglip.embedder",
+    "Embeddings": "siglip.embedder",
+    "Failure": "siglip.embedder",
+    "ImageSettings": "siglip.config",
+    "SiglipConfig": "siglip.config",
+    "SiglipForImageClassification": "siglip.model",
+    "SiglipImageProcessor": "siglip.processing",
+    "SiglipModel": "siglip.model",
+    "SiglipProcessor": "siglip.processing",
+    "SiglipTextConfig": "siglip.config",
+    "SiglipTextModel": "siglip.model",
+    "SiglipTokenizer": "siglip.processing",
+    "SiglipVisionConfig": "siglip.config",
+    "SiglipVisionModel": "siglip.model",
+    "TextSettings": "siglip.config",
+    "pipeline": "siglip.pipelines",
+}
+
+__all__ = [
+    "AutoModel",
+    "AutoProcessor",
+    "Embedder",
+    "Embeddings",
+    "Failure",
+    "ImageSettings",
+    "SiglipConfig",
+    "SiglipForImageClassification",
+    "SiglipImageProcessor",
+    "SiglipModel",
+    "SiglipProcessor",
+    "SiglipTextConfig",
+    "SiglipTextModel",
+    "SiglipTokenizer",
+    "SiglipVisionConfig",
+    "SiglipVisionModel",
+    "TextSettings",
+    "pipeline",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'siglip' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,256 @@
+"""What a model is, how its pictures and texts are prepared, and every published variant. No torch here.
+
+dict or keyword arguments -> frozen configuration -> dict (the `config.json` of a checkpoint folder)
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self, TypeVar
+
+from siglip.errors import ConfigError, NotYetSupported
+from siglip.pretrained import PretrainedConfig
+
+HiddenAct = Literal["gelu_pytorch_tanh", "gelu"]
+ProblemType = Literal["single_label_classification", "multi_label_classification"]
+Resample = Literal["bicubic", "bilinear"]
+Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
+
+
+def reject_unknown_keys(given: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Raise ConfigError for the first key of `given` that is not in `known`, naming its nearest neighbour."""
+    for key in given:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, sorted(known), n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(sorted(known))}"
+            raise ConfigError(f"{where} has no key {key!r}; {hint}")
+
+
+def _check_transformer(config: "SiglipTextConfig | SiglipVisionConfig", name: str) -> None:
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        value = getattr(config, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name}.{key} must be a whole number >= 1, got {value!r}")
+    if config.hidden_size % config.num_attention_heads:
+        raise ConfigError(
+            f"{name}.hidden_size ({config.hidden_size}) must be a multiple of "
+            f"num_attention_heads ({config.num_attention_heads})"
+        )
+    if config.hidden_act not in ("gelu_pytorch_tanh", "gelu"):
+        raise ConfigError(f"{name}.hidden_act must be 'gelu_pytorch_tanh' or 'gelu', got {config.hidden_act!r}")
+    if not 0.0 <= config.attention_dropout < 1.0:
+        raise ConfigError(f"{name}.attention_dropout must be in [0, 1), got {config.attention_dropout!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiglipTextConfig:
+    """Text tower; the defaults are base/16-224 of SigLIP.
+
+    `max_position_embeddings` is the context length in tokens. `projection_size` is the width of the shared space
+    (None: hidden_size). `text_use_head=False` drops the projection, as in so400m-patch16-256-i18n.
+    """
+
+    vocab_size: int = 32000
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    max_position_embeddings: int = 64
+    hidden_act: HiddenAct = "gelu_pytorch_tanh"
+    layer_norm_eps: float = 1e-6
+    attention_dropout: float = 0.0
+    projection_size: int | None = None
+    text_use_head: bool = True
+
+    def __post_init__(self) -> None:
+        _check_transformer(self, "SiglipTextConfig")
+        if self.vocab_size < 1 or self.max_position_embeddings < 1:
+            raise ConfigError(
+                "SiglipTextConfig needs vocab_size >= 1 and max_position_embeddings >= 1, "
+                f"got {self.vocab_size} and {self.max_position_embeddings}"
+            )
+        if not self.text_use_head and self.embedding_size != self.hidden_size:
+            raise ConfigError(
+                f"without a head the text embedding is hidden_size={self.hidden_size} wide, "
+                f"but projection_size={self.projection_size}; set text_use_head=True or drop projection_size"
+            )
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the text embedding."""
+        return self.projection_size if self.projection_size is not None else self.hidden_size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiglipVisionConfig:
+    """Image tower; the defaults are base/16-224 of SigLIP. `image_size` and `patch_size` are in pixels."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 16
+    hidden_act: HiddenAct = "gelu_pytorch_tanh"
+    layer_norm_eps: float = 1e-6
+    attention_dropout: float = 0.0
+    vision_use_head: bool = True
+
+    def __post_init__(self) -> None:
+        _check_transformer(self, "SiglipVisionConfig")
+        for key in ("image_size", "patch_size", "num_channels"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"SiglipVisionConfig.{key} must be a whole number >= 1, got {value!r}")
+        if self.patch_size > self.image_size:
+            raise ConfigError(f"patch_size ({self.patch_size}) is larger than image_size ({self.image_size})")
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side; pixels right and below the last whole patch are not seen (384 / 14 -> 27)."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens of one picture."""
+        return self.grid_size**2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSettings:
+    """How a checkpoint wants its pixels: squash to the square, scale to [0, 1], subtract `mean`, divide by `std`.
+
+    `image_size` is in pixels; the filter is PIL's, with antialiasing.
+    """
+
+    image_size: int = 224
+    resample: Resample = "bicubic"
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ConfigError(f"ImageSettings.image_size must be >= 1 pixel, got {self.image_size}")
+        if self.resample not in ("bicubic", "bilinear"):
+            raise ConfigError(f"ImageSettings.resample must be 'bicubic' or 'bilinear', got {self.resample!r}")
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ConfigError(
+                f"ImageSettings needs 3 means and 3 positive deviations, got {self.image_mean} and {self.image_std}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextSettings:
+    """How a checkpoint wants its text: `clean` first, then pieces, then cut or pad to `context_length` tokens.
+
+    `clean`: "none"; "lower" (SigLIP 2, and the training of SigLIP); "canonicalize-hf" (lower, punctuation dropped,
+    spaces collapsed: what users of the published SigLIP checkpoints run); "canonicalize-bv" (the same with `_`
+    read as a space: the paper's zero-shot evaluation).
+    """
+
+    context_length: int = 64
+    clean: Clean = "canonicalize-hf"
+
+    def __post_init__(self) -> None:
+        if self.context_length < 2:
+            raise ConfigError(f"TextSettings.context_length must be >= 2 tokens, got {self.context_length}")
+        if self.clean not in ("none", "lower", "canonicalize-hf", "canonicalize-bv"):
+            raise ConfigError(
+                "TextSettings.clean must be 'none', 'lower', 'canonicalize-hf' or 'canonicalize-bv', "
+                f"got {self.clean!r}"
+            )
+
+
+def _default_labels() -> dict[int, str]:
+    return {0: "LABEL_0", 1: "LABEL_1"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiglipConfig(PretrainedConfig):
+    """Both towers, and the labels of a classifier. Towers may be given as dictionaries.
+
+    `id2label` and `problem_type` are read by SiglipForImageClassification only.
+    """
+
+    text_config: SiglipTextConfig = field(default_factory=SiglipTextConfig)
+    vision_config: SiglipVisionConfig = field(default_factory=SiglipVisionConfig)
+    id2label: Mapping[int, str] = field(default_factory=_default_labels)
+    problem_type: ProblemType | None = None
+
+    def __post_init__(self) -> None:
+        # dictionaries and None come from configuration files and from callers used to the published classes
+        text: Any = self.text_config or {}
+        vision: Any = self.vision_config or {}
+        if isinstance(text, Mapping):
+            object.__setattr__(self, "text_config", _from_dict(SiglipTextConfig, text, "text_config"))
+        if isinstance(vision, Mapping):
+            object.__setattr__(self, "vision_config", _from_dict(SiglipVisionConfig, vision, "vision_config"))
+        object.__setattr__(self, "id2label", {int(index): str(label) for index, label in self.id2label.items()})
+        if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
+            raise ConfigError(f"id2label must number its labels 0, 1, 2, ..., got the keys {sorted(self.id2label)}")
+
+    @classmethod
+    def from_text_vision_configs(cls, text_config: SiglipTextConfig, vision_config: SiglipVisionConfig) -> Self:
+        """Join two tower configurations; raises ConfigError if their embeddings differ in width."""
+        config = cls(text_config=text_config, vision_config=vision_config)
+        config.check_towers_meet()
+        return config
+
+    def check_towers_meet(self) -> None:
+        """Raise ConfigError unless both towers end in vectors of one width, as SiglipModel needs."""
+        text, vision = self.text_config.embedding_size, self.vision_config.hidden_size
+        if text != vision:
+            raise ConfigError(
+                f"the towers do not meet: text embeddings are {text} wide, image embeddings {vision}; "
+                f"set SiglipTextConfig.projection_size={vision}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read a `config.json` of the published layout; raises NotYetSupported or ConfigError."""
+        return _from_dict(cls, values, "config.json")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` of the published layout, read back by `from_dict` and by transformers."""
+        text = {spec.name: getattr(self.text_config, spec.name) for spec in fields(self.text_config)}
+        vision = {spec.name: getattr(self.vision_config, spec.name) for spec in fields(self.vision_config)}
+        text["projection_size"] = self.text_config.embedding_size
+        return {
+            "model_type": "siglip",
+            "text_config": {"model_type": "siglip_text_model", **text},
+            "vision_config": {"model_type": "siglip_vision_model", **vision},
+            "id2label": {str(index): label for index, label in self.id2label.items()},
+            "label2id": self.label2id,
+            "problem_type": self.problem_type,
+        }
+
+    @property
+    def num_labels(self) -> int:
+        """Classes of the classifier."""
+        return len(self.id2label)
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Class name -> index."""
+        return {label: index for index, label in self.id2label.items()}
+
+    def with_labels(self, labels: list[str], problem_type: ProblemType | None = None) -> Self:
+        """The same towers with other classes."""
+        return replace(self, id2label=dict(enumerate(labels)), problem_type=problem_type)
+
+
+_Config = TypeVar("_Config", SiglipTextConfig, SiglipVisionConfig, SiglipConfig)
+
+
+def _from_dict(kind: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
+    """Take the keys that shape the model; foreign bookkeeping keys of published files are not ours to judge."""
+    model_type = values.get("model_type", "siglip")
+    if "siglip2" in model_type:
+        raise NotYetSupported(
+            f"{where}: model_type {model_type!r} is a NaFlex SigLIP 2, which this version does not run yet; "
+            "use a fixed-resolution one such as google/siglip2-base-patch16-256"
+        )
+    if "siglip" not in model_type:
+        raise ConfigError(f"{where}: model_type is {model_type!r}, expected 'siglip'; this folder holds another model")
+    return kind(**{spec.name: values[spec.name] for spec in fields(kind) if spec.name in values})

@@ -1,0 +1,65 @@
+"""Every error this package raises on purpose.
+
+    SiglipError
+    |- ConfigError            (ValueError)           a configuration that cannot be built, or an unknown key
+    |- ShapeError             (ValueError)           arrays whose sizes do not fit together
+    |- PreparationError       (ValueError)           an option that would change how input is prepared
+    |- UnreadableImage        (ValueError)           bytes that are no picture, a broken one, or one beyond the limits
+    |- CheckpointError        (ValueError)           a folder or file that holds no model we can read
+    |  `- TensorMismatch                             missing, unexpected or wrongly shaped tensors, all listed
+    |- DataError              (ValueError)           a data set that cannot be read, or has too many broken samples
+    |- TrainingError          (RuntimeError)         a run that must not go on, such as a loss that is not finite
+    |- DownloadError          (OSError)              a hub or URL that could not be reached
+    `- NotYetSupported        (NotImplementedError)  a published model that this version does not run
+
+Each message says what was got, what was expected, and what to do. The command line prints it as one line.
+"""
+
+
+class SiglipError(Exception):
+    """Base of all errors below; catch it to catch them all."""
+
+
+class ConfigError(SiglipError, ValueError):
+    """A configuration that cannot be built, or an unknown key."""
+
+
+class ShapeError(SiglipError, ValueError):
+    """Arrays whose sizes do not fit together."""
+
+
+class PreparationError(SiglipError, ValueError):
+    """An option that would change how the checkpoint prepares text or pixels."""
+
+
+class UnreadableImage(SiglipError, ValueError):
+    """Bytes that are no picture, a broken one, or one beyond the limits; `name` says which."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class CheckpointError(SiglipError, ValueError):
+    """A folder or file that holds no model we can read."""
+
+
+class TensorMismatch(CheckpointError):
+    """Missing, unexpected or wrongly shaped tensors; the message lists them."""
+
+
+class DataError(SiglipError, ValueError):
+    """A data set that cannot be read, or has too many broken samples."""
+
+
+class TrainingError(SiglipError, RuntimeError):
+    """A run that must not go on, such as a loss that is not finite."""
+
+
+class DownloadError(SiglipError, OSError):
+    """A hub or URL that could not be reached."""
+
+
+class NotYetSupported(SiglipError, NotImplementedError):
+    """A published model that this version does not run."""

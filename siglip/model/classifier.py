@@ -1,0 +1,68 @@
+"""pixel_values f32[b, 3, h, w] -> class scores f32[b, classes], from the mean of the patch tokens."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from siglip.config import SiglipConfig
+from siglip.errors import ShapeError
+from siglip.model.vision import SiglipVisionModel
+from siglip.pretrained import PretrainedModel
+from siglip.types import ImageClassifierOutput
+
+
+class SiglipForImageClassification(nn.Module, PretrainedModel):
+    """Image tower, mean over patch tokens, one linear layer to the classes of `config.id2label`.
+
+    The attention-pooling head is not part of it, so every parameter gets a gradient. The linear layer starts at zero,
+    as the heads of the paper's code do.
+    """
+
+    def __init__(self, config: SiglipConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        config = replace(config, vision_config=replace(config.vision_config, vision_use_head=False))
+        self.config = config
+        self.vision_model = SiglipVisionModel(config.vision_config, generator=generator)
+        self.classifier = nn.Linear(config.vision_config.hidden_size, config.num_labels)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "batch channels height width"],
+        labels: Shaped[Tensor, "batch *classes"] | None = None,
+        *,
+        output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
+    ) -> ImageClassifierOutput:
+        """Scores, and the loss if `labels` are given.
+
+        `labels` are class indices [b] (cross-entropy), or zeros and ones [b, classes] (binary cross-entropy,
+        several labels a picture). Raises ShapeError for other shapes.
+        """
+        output = self.vision_model(
+            pixel_values,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+        )
+        logits = self.classifier(output.last_hidden_state.mean(dim=1))
+        loss = None if labels is None else self._loss(logits.float(), labels)
+        return ImageClassifierOutput(loss, logits, output.hidden_states)
+
+    def _loss(self, logits: Float[Tensor, "batch classes"], labels: Tensor) -> Float[Tensor, ""]:
+        if labels.shape == logits.shape and self.config.problem_type != "single_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels.float())
+        if labels.shape == logits.shape[:1] and not labels.is_floating_point():
+            return F.cross_entropy(logits, labels)
+        raise ShapeError(
+            f"labels must be whole class numbers [{len(logits)}] or zeros and ones {list(logits.shape)}, "
+            f"got {labels.dtype} {list(labels.shape)} with problem_type={self.config.problem_type!r}"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.classifier.weight.device

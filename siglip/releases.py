@@ -1,0 +1,154 @@
+"""Every published SigLIP and SigLIP 2 checkpoint: what it is made of, and what it scores. No torch here.
+
+Facts from the two papers (arXiv 2303.15343 Table 3, arXiv 2502.14786 Table 1) and the releases themselves.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
+from siglip.errors import ConfigError, NotYetSupported
+
+Size = Literal["base", "large", "so400m", "giant-opt"]
+
+# width, depth, heads, mlp width (big_vision/models/vit.py, decode_variant)
+_SHAPES: dict[Size, tuple[int, int, int, int]] = {
+    "base": (768, 12, 12, 3072),
+    "large": (1024, 24, 16, 4096),
+    "so400m": (1152, 27, 16, 4304),
+    "giant-opt": (1536, 40, 16, 6144),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """One published checkpoint. Sizes in pixels and tokens; parameters in millions; ImageNet zero-shot top-1 in %."""
+
+    name: str
+    version: Literal[1, 2]
+    size: Size
+    patch_size: int
+    image_size: int
+    parameters_millions: float
+    imagenet_top1: float
+    big_vision: str
+    open_clip: str
+    context_length: int = 64
+    vocab_size: int = 256000
+    text_use_head: bool = True
+    naflex: bool = False
+
+    @property
+    def clean(self) -> Clean:
+        """How its text is cleaned: decided by the vocabulary, not by the model type."""
+        return "lower" if self.vocab_size == 256000 else "canonicalize-hf"
+
+    @property
+    def resample(self) -> Resample:
+        """The filter its published preparation uses."""
+        return "bicubic" if self.version == 1 else "bilinear"
+
+    @property
+    def config(self) -> SiglipConfig:
+        """Its configuration; raises NotYetSupported for the two NaFlex checkpoints."""
+        if self.naflex:
+            raise NotYetSupported(
+                f"{self.name} takes pictures of any aspect ratio (NaFlex), which this version does not run yet; "
+                f"use a fixed-resolution one such as google/siglip2-{self.size}-patch16-256"
+            )
+        width, depth, heads, mlp = _SHAPES[self.size]
+        # the giant image tower was trained with the so400m text tower
+        text_width, text_depth, text_heads, text_mlp = _SHAPES["so400m" if self.size == "giant-opt" else self.size]
+        return SiglipConfig.from_text_vision_configs(
+            SiglipTextConfig(
+                vocab_size=self.vocab_size,
+                hidden_size=text_width,
+                intermediate_size=text_mlp,
+                num_hidden_layers=text_depth,
+                num_attention_heads=text_heads,
+                max_position_embeddings=self.context_length,
+                projection_size=width if self.text_use_head else None,
+                text_use_head=self.text_use_head,
+            ),
+            SiglipVisionConfig(
+                hidden_size=width,
+                intermediate_size=mlp,
+                num_hidden_layers=depth,
+                num_attention_heads=heads,
+                image_size=self.image_size,
+                patch_size=self.patch_size,
+            ),
+        )
+
+
+def _v1(
+    name: str, size: Size, shape: tuple[int, int], millions: float, top1: float, big_vision: str, open_clip: str,
+    *, context_length: int = 64, vocab_size: int = 32000, text_use_head: bool = True,
+) -> Release:  # fmt: skip
+    patch_size, image_size = shape
+    return Release(
+        name=f"google/siglip-{name}", version=1, size=size, patch_size=patch_size, image_size=image_size,
+        parameters_millions=millions, imagenet_top1=top1, big_vision=f"siglip/webli_{big_vision}", open_clip=open_clip,
+        context_length=context_length, vocab_size=vocab_size, text_use_head=text_use_head,
+    )  # fmt: skip
+
+
+def _v2(
+    name: str, size: Size, shape: tuple[int, int], millions: float, top1: float, big_vision: str, open_clip: str,
+    *, naflex: bool = False,
+) -> Release:  # fmt: skip
+    patch_size, image_size = shape
+    return Release(
+        name=f"google/siglip2-{name}", version=2, size=size, patch_size=patch_size, image_size=image_size,
+        parameters_millions=millions, imagenet_top1=top1, big_vision=f"siglip2/siglip2_{big_vision}",
+        open_clip=open_clip, naflex=naflex,
+    )  # fmt: skip
+
+
+# fmt: off
+RELEASES: tuple[Release, ...] = (
+    _v1("base-patch16-224", "base", (16, 224), 203.16, 76.2, "en_b16_224_63724782", "ViT-B-16-SigLIP"),
+    _v1("base-patch16-256", "base", (16, 256), 203.20, 76.7, "en_b16_256_60500360", "ViT-B-16-SigLIP-256"),
+    _v1("base-patch16-384", "base", (16, 384), 203.45, 78.6, "en_b16_384_68578854", "ViT-B-16-SigLIP-384"),
+    _v1("base-patch16-512", "base", (16, 512), 203.79, 79.2, "en_b16_512_68580893", "ViT-B-16-SigLIP-512"),
+    _v1("large-patch16-256", "large", (16, 256), 652.15, 80.5, "en_l16_256_60552751", "ViT-L-16-SigLIP-256"),
+    _v1("large-patch16-384", "large", (16, 384), 652.48, 82.1, "en_l16_384_63634585", "ViT-L-16-SigLIP-384"),
+    _v1("so400m-patch14-224", "so400m", (14, 224), 877.36, 82.2, "en_so400m_224_57633886", "ViT-SO400M-14-SigLIP",
+        context_length=16),
+    _v1("so400m-patch14-384", "so400m", (14, 384), 877.96, 83.2, "en_so400m_384_58765454", "ViT-SO400M-14-SigLIP-384"),
+    _v1("base-patch16-256-multilingual", "base", (16, 256), 370.63, 75.1, "i18n_b16_256_66117334",
+        "ViT-B-16-SigLIP-i18n-256", vocab_size=250000),
+    _v1("so400m-patch16-256-i18n", "so400m", (16, 256), 1127.4, 80.8, "i18n_so400m_16_256_78061115",
+        "ViT-SO400M-16-SigLIP-i18n-256", vocab_size=250000, text_use_head=False),
+    _v2("base-patch32-256", "base", (32, 256), 376.9, 74.0, "b32_256", "ViT-B-32-SigLIP2-256"),
+    _v2("base-patch16-224", "base", (16, 224), 375.2, 78.2, "b16_224", "ViT-B-16-SigLIP2"),
+    _v2("base-patch16-256", "base", (16, 256), 375.2, 79.1, "b16_256", "ViT-B-16-SigLIP2-256"),
+    _v2("base-patch16-384", "base", (16, 384), 375.5, 80.6, "b16_384", "ViT-B-16-SigLIP2-384"),
+    _v2("base-patch16-512", "base", (16, 512), 375.8, 81.2, "b16_512", "ViT-B-16-SigLIP2-512"),
+    _v2("large-patch16-256", "large", (16, 256), 881.5, 82.5, "l16_256", "ViT-L-16-SigLIP2-256"),
+    _v2("large-patch16-384", "large", (16, 384), 881.9, 83.1, "l16_384", "ViT-L-16-SigLIP2-384"),
+    _v2("large-patch16-512", "large", (16, 512), 882.3, 83.5, "l16_512", "ViT-L-16-SigLIP2-512"),
+    _v2("so400m-patch14-224", "so400m", (14, 224), 1135.5, 83.2, "so400m14_224", "ViT-SO400M-14-SigLIP2"),
+    _v2("so400m-patch14-384", "so400m", (14, 384), 1136.0, 84.1, "so400m14_384", "ViT-SO400M-14-SigLIP2-378"),
+    _v2("so400m-patch16-256", "so400m", (16, 256), 1135.7, 83.4, "so400m16_256", "ViT-SO400M-16-SigLIP2-256"),
+    _v2("so400m-patch16-384", "so400m", (16, 384), 1136.0, 84.1, "so400m16_384", "ViT-SO400M-16-SigLIP2-384"),
+    _v2("so400m-patch16-512", "so400m", (16, 512), 1136.6, 84.3, "so400m16_512", "ViT-SO400M-16-SigLIP2-512"),
+    _v2("giant-opt-patch16-256", "giant-opt", (16, 256), 1871.4, 84.5, "g-opt16_256", "ViT-gopt-16-SigLIP2-256"),
+    _v2("giant-opt-patch16-384", "giant-opt", (16, 384), 1871.9, 85.0, "g-opt16_384", "ViT-gopt-16-SigLIP2-384"),
+    _v2("base-patch16-naflex", "base", (16, 256), 375.2, 78.5, "b16_naflex", "ViT-B-16-SigLIP2-naflex", naflex=True),
+    _v2("so400m-patch16-naflex", "so400m", (16, 256), 1135.7, 83.5, "so400m16_naflex", "ViT-SO400M-16-SigLIP2-naflex",
+        naflex=True),
+)
+# fmt: on
+
+
+def find_release(name: str) -> Release:
+    """The release of that hub name, with or without its owner; raises ConfigError listing the nearest names."""
+    import difflib
+
+    names = {release.name: release for release in RELEASES}
+    full = name if "/" in name else f"google/{name}"
+    if full in names:
+        return names[full]
+    near = difflib.get_close_matches(full, names, n=3, cutoff=0.3)
+    raise ConfigError(f"{name!r} is not a published SigLIP checkpoint; nearest: {', '.join(near) or 'none'}")

@@ -2,6 +2,7 @@
 
     SiglipError
     |- ConfigError            (ValueError)           a configuration that cannot be built, or an unknown key
+    |- InputError             (ValueError)           an argument that cannot be worked on, such as no labels
     |- ShapeError             (ValueError)           arrays whose sizes do not fit together
     |- PreparationError       (ValueError)           an option that would change how input is prepared
     |- UnreadableImage        (ValueError)           bytes that are no picture, a broken one, or one beyond the limits
@@ -22,6 +23,10 @@ class SiglipError(Exception):
 
 class ConfigError(SiglipError, ValueError):
     """A configuration that cannot be built, or an unknown key."""
+
+
+class InputError(SiglipError, ValueError):
+    """An argument that cannot be worked on: nothing where something is needed, one thing where a list is needed."""
 
 
 class ShapeError(SiglipError, ValueError):

@@ -6,7 +6,7 @@ dict or keyword arguments -> frozen configuration -> dict (the `config.json` of 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from siglip.errors import ConfigError, NotYetSupported
 from siglip.pretrained import PretrainedConfig
@@ -168,7 +168,7 @@ def _default_labels() -> dict[int, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiglipConfig(PretrainedConfig):
-    """Both towers, and the labels of a classifier. Towers may be given as dictionaries.
+    """Both towers, and the labels of a classifier. Nested dictionaries are read by `from_dict`.
 
     `id2label` and `problem_type` are read by SiglipForImageClassification only.
     """
@@ -179,19 +179,19 @@ class SiglipConfig(PretrainedConfig):
     problem_type: ProblemType | None = None
 
     def __post_init__(self) -> None:
-        # dictionaries and None come from configuration files and from callers used to the published classes
-        text: Any = self.text_config or {}
-        vision: Any = self.vision_config or {}
-        if isinstance(text, Mapping):
-            object.__setattr__(self, "text_config", _from_dict(SiglipTextConfig, text, "text_config"))
-        if isinstance(vision, Mapping):
-            object.__setattr__(self, "vision_config", _from_dict(SiglipVisionConfig, vision, "vision_config"))
-        object.__setattr__(self, "id2label", {int(index): str(label) for index, label in self.id2label.items()})
+        for name, kind in (("text_config", SiglipTextConfig), ("vision_config", SiglipVisionConfig)):
+            if not isinstance(getattr(self, name), kind):
+                got = type(getattr(self, name)).__name__
+                raise ConfigError(
+                    f"{name} must be a {kind.__name__}, got {got}; for dictionaries: SiglipConfig.from_dict"
+                )
         if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
             raise ConfigError(f"id2label must number its labels 0, 1, 2, ..., got the keys {sorted(self.id2label)}")
 
     @classmethod
-    def from_text_vision_configs(cls, text_config: SiglipTextConfig, vision_config: SiglipVisionConfig) -> Self:
+    def from_text_vision_configs(
+        cls, text_config: SiglipTextConfig, vision_config: SiglipVisionConfig
+    ) -> "SiglipConfig":
         """Join two tower configurations; raises ConfigError if their embeddings differ in width."""
         config = cls(text_config=text_config, vision_config=vision_config)
         config.check_towers_meet()
@@ -207,9 +207,16 @@ class SiglipConfig(PretrainedConfig):
             )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "SiglipConfig":
         """Read a `config.json` of the published layout; raises NotYetSupported or ConfigError."""
-        return _from_dict(cls, values, "config.json")
+        towers = {
+            "text_config": _from_dict(SiglipTextConfig, values.get("text_config") or {}, "text_config"),
+            "vision_config": _from_dict(SiglipVisionConfig, values.get("vision_config") or {}, "vision_config"),
+        }
+        given_labels: Mapping[str, str] = values.get("id2label") or {}
+        # JSON has only text keys
+        labels = {"id2label": {int(index): label for index, label in given_labels.items()} or _default_labels()}
+        return _from_dict(cls, {**values, **towers, **labels}, "config.json")
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the published layout, read back by `from_dict` and by transformers."""
@@ -235,7 +242,7 @@ class SiglipConfig(PretrainedConfig):
         """Class name -> index."""
         return {label: index for index, label in self.id2label.items()}
 
-    def with_labels(self, labels: list[str], problem_type: ProblemType | None = None) -> Self:
+    def with_labels(self, labels: list[str], problem_type: ProblemType | None = None) -> "SiglipConfig":
         """The same towers with other classes."""
         return replace(self, id2label=dict(enumerate(labels)), problem_type=problem_type)
 

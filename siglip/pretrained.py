@@ -6,12 +6,13 @@ so that every class keeps the two methods its users know. It is the only upward 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 if TYPE_CHECKING:
     import torch
 
 StrPath = str | Path
+Self = TypeVar("Self")  # typing.Self cannot be checked method by method at run time
 
 
 class HubOptions(TypedDict, total=False):
@@ -33,7 +34,7 @@ class PretrainedConfig:
     __slots__ = ()
 
     @classmethod
-    def from_pretrained(cls, source: StrPath, **hub: Unpack[HubOptions]) -> Self:
+    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[HubOptions]) -> Self:
         """The configuration of "nano", a local folder or file, or a hub name "owner/name"."""
         from siglip import checkpoints
 
@@ -44,7 +45,7 @@ class PretrainedProcessing:
     """Reading and writing of a tokenizer, an image processor, or both joined."""
 
     @classmethod
-    def from_pretrained(cls, source: StrPath, **hub: Unpack[HubOptions]) -> Self:
+    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[HubOptions]) -> Self:
         """How the checkpoint prepares its input; `source` is "nano", a local folder, or a hub name "owner/name".
 
         Raises CheckpointError if the files are missing or broken, DownloadError if a hub name cannot be had.
@@ -65,7 +66,7 @@ class PretrainedModel:
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[Self],
         source: StrPath,
         *,
         dtype: "torch.dtype | str" = "float32",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -63,7 +63,7 @@ class ModelInputs(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"no {name!r} here, only {', '.join(map(repr, self))}") from None
 
-    def to(self, target: torch.device | torch.dtype | str | int) -> Self:
+    def to(self, target: torch.device | torch.dtype | str | int) -> "ModelInputs":
         """Move all tensors to a device, or cast the floating-point ones to a dtype."""
         for name, value in self.items():
             if isinstance(value, Tensor) and (not isinstance(target, torch.dtype) or value.is_floating_point()):

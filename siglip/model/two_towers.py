@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class SiglipModel(nn.Module, PretrainedModel):
         """Where the weights are."""
         return self.logit_scale.device
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SiglipModel":
         kept = {name: getattr(self, name).data for name in ("logit_scale", "logit_bias")}
         super()._apply(fn, recurse)
         for name, before in kept.items():

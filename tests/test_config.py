@@ -1,0 +1,88 @@
+"""Configurations are checked when made, and every published checkpoint can be built."""
+
+import pytest
+import torch
+
+from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
+from siglip.errors import ConfigError, NotYetSupported
+from siglip.model import SiglipModel
+from siglip.releases import RELEASES, Release, find_release
+
+
+def test_all_27_published_checkpoints_are_listed_once() -> None:
+    assert len({release.name for release in RELEASES}) == len(RELEASES) == 27
+    assert sum(release.version == 1 for release in RELEASES) == 10
+    assert sum(release.naflex for release in RELEASES) == 2
+
+
+@pytest.mark.parametrize("release", [r for r in RELEASES if not r.naflex], ids=lambda release: release.name)
+def test_a_published_checkpoint_has_its_published_number_of_parameters(release: Release) -> None:
+    with torch.device("meta"):
+        model = SiglipModel(release.config)
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert millions == pytest.approx(release.parameters_millions, abs=0.055)
+
+
+@pytest.mark.parametrize("release", [r for r in RELEASES if r.naflex], ids=lambda release: release.name)
+def test_naflex_checkpoints_say_not_yet_and_name_another(release: Release) -> None:
+    with pytest.raises(NotYetSupported, match=r"NaFlex.*google/siglip2-"):
+        _ = release.config
+
+
+def test_so400m_patch14_384_sees_27_by_27_patches_and_so400m_224_reads_16_tokens() -> None:
+    assert find_release("siglip-so400m-patch14-384").config.vision_config.num_patches == 729
+    assert find_release("google/siglip-so400m-patch14-224").config.text_config.max_position_embeddings == 16
+
+
+def test_only_the_gemma_vocabulary_is_merely_lower_cased() -> None:
+    assert {release.version for release in RELEASES if release.clean == "lower"} == {2}
+    assert all(release.clean == "lower" for release in RELEASES if release.version == 2)
+
+
+def test_an_unknown_release_names_its_neighbours() -> None:
+    with pytest.raises(ConfigError, match="google/siglip-base-patch16-224"):
+        find_release("siglip-base-patch16-225")
+
+
+def test_a_configuration_survives_its_own_dictionary() -> None:
+    config = find_release("google/siglip2-giant-opt-patch16-256").config.with_labels(["cat", "dog"])
+    assert SiglipConfig.from_dict(config.to_dict()) == config
+
+
+def test_from_dict_fills_what_is_missing_with_base_16_224() -> None:
+    config = SiglipConfig.from_dict({"text_config": {"hidden_size": 48, "num_attention_heads": 4}})
+    assert config.text_config == SiglipTextConfig(hidden_size=48, num_attention_heads=4)
+    assert config.vision_config == SiglipVisionConfig()
+
+
+def test_towers_that_do_not_meet_are_refused_with_the_remedy() -> None:
+    text, vision = SiglipTextConfig(hidden_size=48, num_attention_heads=4), SiglipVisionConfig()
+    with pytest.raises(ConfigError, match="projection_size=768"):
+        SiglipConfig.from_text_vision_configs(text, vision)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (SiglipTextConfig, {"hidden_size": 100, "num_attention_heads": 12}, "multiple of"),
+        (SiglipTextConfig, {"num_hidden_layers": 0}, ">= 1, got 0"),
+        (SiglipTextConfig, {"hidden_act": "relu"}, "gelu_pytorch_tanh"),
+        (SiglipTextConfig, {"text_use_head": False, "projection_size": 5}, "without a head"),
+        (SiglipVisionConfig, {"image_size": 8, "patch_size": 16}, "larger than image_size"),
+        (SiglipVisionConfig, {"attention_dropout": 1.0}, r"\[0, 1\)"),
+        (SiglipConfig, {"id2label": {1: "a"}}, "0, 1, 2"),
+        (ImageSettings, {"image_size": 0}, "got 0"),
+        (ImageSettings, {"image_std": (0.5, 0.0, 0.5)}, "positive deviations"),
+        (TextSettings, {"context_length": 1}, ">= 2 tokens"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_when_made(kind: type, values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**values)
+
+
+def test_another_models_folder_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'clip'"):
+        SiglipConfig.from_dict({"model_type": "clip"})
+    with pytest.raises(NotYetSupported, match="NaFlex"):
+        SiglipConfig.from_dict({"model_type": "siglip2"})

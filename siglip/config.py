@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 from siglip.errors import ConfigError, NotYetSupported
 from siglip.pretrained import PretrainedConfig
 
-HiddenAct = Literal["gelu_pytorch_tanh", "gelu"]
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
 Resample = Literal["bicubic", "bilinear"]
 Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
@@ -56,7 +55,7 @@ class SiglipTextConfig:
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     max_position_embeddings: int = 64
-    hidden_act: HiddenAct = "gelu_pytorch_tanh"
+    hidden_act: str = "gelu_pytorch_tanh"
     layer_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     projection_size: int | None = None
@@ -92,7 +91,7 @@ class SiglipVisionConfig:
     num_channels: int = 3
     image_size: int = 224
     patch_size: int = 16
-    hidden_act: HiddenAct = "gelu_pytorch_tanh"
+    hidden_act: str = "gelu_pytorch_tanh"
     layer_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
     vision_use_head: bool = True
@@ -182,9 +181,7 @@ class SiglipConfig(PretrainedConfig):
         for name, kind in (("text_config", SiglipTextConfig), ("vision_config", SiglipVisionConfig)):
             if not isinstance(getattr(self, name), kind):
                 got = type(getattr(self, name)).__name__
-                raise ConfigError(
-                    f"{name} must be a {kind.__name__}, got {got}; for dictionaries: SiglipConfig.from_dict"
-                )
+                raise ConfigError(f"{name} must be a {kind.__name__}, got {got}; use from_dict for dictionaries")
         if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
             raise ConfigError(f"id2label must number its labels 0, 1, 2, ..., got the keys {sorted(self.id2label)}")
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from siglip.config import HiddenAct, SiglipTextConfig, SiglipVisionConfig
+from siglip.config import SiglipTextConfig, SiglipVisionConfig
 
 # standard deviation of a unit normal cut at two standard deviations
 _CUT_NORMAL_STD = 0.87962566103423978
@@ -71,7 +71,7 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
-def gelu_form(hidden_act: HiddenAct) -> str:
+def gelu_form(hidden_act: str) -> str:
     """The name PyTorch has for the activation of a published configuration."""
     return "tanh" if hidden_act == "gelu_pytorch_tanh" else "none"
 

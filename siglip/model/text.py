@@ -50,7 +50,7 @@ class SiglipTextModel(nn.Module, PretrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "batch ctx"],
-        attention_mask: None = None,
+        attention_mask: object = None,
         *,
         output_hidden_states: bool = False,
     ) -> TowerOutput:

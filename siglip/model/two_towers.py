@@ -37,7 +37,7 @@ class SiglipModel(nn.Module, PretrainedModel):
         self,
         input_ids: Int[Tensor, "texts ctx"],
         pixel_values: Float[Tensor, "images channels height width"],
-        attention_mask: None = None,
+        attention_mask: object = None,
         *,
         return_loss: bool = False,
         interpolate_pos_encoding: bool = False,
@@ -55,7 +55,7 @@ class SiglipModel(nn.Module, PretrainedModel):
         return SiglipOutput(loss, logits, logits.T, text_embeds, image_embeds)
 
     def get_text_features(
-        self, input_ids: Int[Tensor, "batch ctx"], attention_mask: None = None
+        self, input_ids: Int[Tensor, "batch ctx"], attention_mask: object = None
     ) -> Float[Tensor, "batch dim"]:
         """Text vectors before normalisation."""
         pooled = self.text_model(input_ids, attention_mask).pooler_output

@@ -1,0 +1,111 @@
+"""The layout keeps its promises: who may import whom, what is public, what loads no torch, what the README draws."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import siglip
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "siglip"
+
+# a room may import from rows below its own, or from its own folder
+ROWS = [
+    {"config", "types", "errors", "distributed", "files", "releases", "contact_sheet", "pretrained"},
+    {"model", "processing", "losses"},
+    {"checkpoints", "data"},
+    {"pipelines", "embedder"},
+    {"evaluation"},
+    {"training", "search", "export"},
+    {"server"},
+    {"cli"},
+]
+# the one door upward: classes reach their files when asked, see its docstring
+UPWARD = {("pretrained", "checkpoints")}
+PEERS = {"transformers", "open_clip", "timm", "jax", "flax", "torchvision"}
+# each heavy or optional library has one room that may know it
+ONLY_IN = {
+    "huggingface_hub": {"checkpoints/hub.py"},
+    "sentencepiece": {"processing/tokenizer.py"},
+    "tokenizers": {"processing/tokenizer.py"},
+}
+
+
+def row_of(room: str) -> int:
+    return next(index for index, rooms in enumerate(ROWS) if room in rooms)
+
+
+def imports_of(path: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are written in full"
+            names += [node.module] if node.module != "siglip" else [f"siglip.{alias.name}" for alias in node.names]
+    return names
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_from_the_rows_below_or_its_own_folder(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imports_of(path):
+        top, *rest = name.split(".")
+        assert top not in PEERS, f"{path.name} imports the peer {top}"
+        if top in ONLY_IN:
+            assert str(path.relative_to(PACKAGE)) in ONLY_IN[top], f"{path.name} imports {top}"
+        if top == "siglip" and rest and rest[0] != room and not rest[0].startswith("__"):
+            allowed = (
+                row_of(rest[0]) < row_of(room) or (room, rest[0]) in UPWARD or row_of(rest[0]) == row_of(room) == 0
+            )
+            assert allowed, f"{room} (row {row_of(room)}) imports {rest[0]} (row {row_of(rest[0])})"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_functions_and_signatures_keep_their_size(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= 400
+    assert source.isascii()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            count = len([argument for argument in arguments if argument.arg not in ("self", "cls")])
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+            assert count <= 8 or node.name in ("_v1", "_v2"), f"{node.name} takes {count} arguments"
+
+
+def test_public_names_are_sorted_and_resolve() -> None:
+    assert siglip.__all__ == sorted(siglip.__all__)
+    for name in siglip.__all__:
+        assert getattr(siglip, name).__name__ == name
+
+
+@pytest.mark.parametrize("statement", ["import siglip", "import siglip.releases", "import siglip.cli.main"])
+def test_these_imports_load_no_torch(statement: str) -> None:
+    code = f"import sys; {statement}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = re.search(r"```tree\n(.*?)```", readme, re.DOTALL)
+    assert tree is not None
+    folders: list[str] = []
+    drawn: set[str] = set()
+    for line in tree.group(1).splitlines():
+        name = line.split("  ")[0] if not line.startswith(" ") else line.strip().split("  ")[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], name]
+        drawn.add("".join(folders))
+    for path in drawn:
+        assert (ROOT / path).exists(), f"README draws {path}, which is not there"
+    on_disk = {str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py"}
+    assert on_disk <= drawn, f"README does not draw {sorted(on_disk - drawn)}"

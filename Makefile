@@ -1,0 +1,42 @@
+# Needs Python >= 3.11, pip and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo-output
+
+.PHONY: demo test check format bench clean
+
+# the package alone
+$(BIN)/siglip: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# and what tests, checks and benchmarks need; open_clip and timm ask for a torchvision that does not fit a CPU torch
+$(VENV)/dev: $(BIN)/siglip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps open_clip_torch timm
+	@touch $@
+
+demo: $(BIN)/siglip
+	$(BIN)/siglip classify samples --labels-file samples/labels.txt --top 3 --sheet $(DEMO)/sheet.png
+	$(BIN)/siglip score samples/penguin.png samples/bicycle.png samples/cat.jpg --texts "a penguin" "a bicycle" "a cat"
+	@echo "The pictures with their best labels: $(DEMO)/sheet.png"
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A folder with the sample pictures, as a reader would have it, without a network and with the command on its path."""
+    """A folder with the sample pictures, as a reader has it; no network, and the command on its path."""
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,7 @@
     |- CheckpointError        (ValueError)           a folder or file that holds no model we can read
     |  `- TensorMismatch                             missing, unexpected or wrongly shaped tensors, all listed
     |- DataError              (ValueError)           a data set that cannot be read, or has too many broken samples
+    |  `- BrokenSample                               one sample that cannot be used, such as one without a caption
     |- TrainingError          (RuntimeError)         a run that must not go on, such as a loss that is not finite
     |- DownloadError          (OSError)              a hub or URL that could not be reached
     `- NotYetSupported        (NotImplementedError)  a published model that this version does not run
@@ -56,6 +57,15 @@ class TensorMismatch(CheckpointError):
 
 class DataError(SiglipError, ValueError):
     """A data set that cannot be read, or has too many broken samples."""
+
+
+class BrokenSample(DataError):
+    """One sample that cannot be used; `name` says which. Loaders count it and go on with another."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 class TrainingError(SiglipError, RuntimeError):

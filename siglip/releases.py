@@ -49,6 +49,11 @@ class Release:
         return "bicubic" if self.version == 1 else "bilinear"
 
     @property
+    def embedding_size(self) -> int:
+        """Length of its vectors."""
+        return _SHAPES[self.size][0]
+
+    @property
     def config(self) -> SiglipConfig:
         """Its configuration; raises NotYetSupported for the two NaFlex checkpoints."""
         if self.naflex:

@@ -1,0 +1,31 @@
+"""Rewrite a checkpoint in another format; the numbers stay the same to the bit.
+
+SRC is a model name (see `siglip models`), a folder, or a file: a Hugging Face
+folder, a big_vision .npz, or an open_clip checkpoint with its configuration.
+
+for example:
+  siglip convert nano nano-folder --to huggingface
+  siglip convert nano nano.npz --to big_vision
+  siglip convert nano nano-open-clip --to open_clip
+"""
+
+import argparse
+from pathlib import Path
+
+from siglip.cli import inputs, output
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="what to read")
+    parser.add_argument("destination", type=Path, metavar="DST", help="what to write")
+    parser.add_argument("--to", required=True, choices=["huggingface", "big_vision", "open_clip"], help="its format")
+    output.add_form_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    inputs.check_model_name(arguments.source)
+    from siglip.checkpoints import convert
+
+    written = convert(arguments.source, arguments.destination, arguments.to)
+    output.print_record(output.form_of(arguments), {"written": str(written), "format": arguments.to})
+    return 0

@@ -1,0 +1,59 @@
+"""Show what a model is made of.
+
+Tells the sizes of both towers, how pictures and texts are prepared, the learned
+temperature t and bias b (logit = t * cosine + b), and the fingerprint of weights and
+preparation. For a published checkpoint that is not on this machine: what is known of
+it, without using the network.
+
+for example:
+  siglip info nano
+  siglip info google/siglip2-base-patch16-256 --json
+  siglip info nano | grep fingerprint
+"""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from siglip.cli import inputs, output
+from siglip.cli.models import release_facts
+from siglip.errors import DownloadError
+from siglip.releases import RELEASES
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="nano, a folder or file, or a hub name; see `siglip models`")
+    output.add_form_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    inputs.check_model_name(arguments.model)
+    output.print_record(output.form_of(arguments), _facts(arguments.model))
+    return 0
+
+
+def _facts(name: str) -> dict[str, Any]:
+    from siglip.checkpoints import fingerprint
+    from siglip.model import SiglipModel
+    from siglip.processing import SiglipProcessor
+
+    try:
+        model = SiglipModel.from_pretrained(name, local_files_only=True)
+        processor = SiglipProcessor.from_pretrained(name, local_files_only=True)
+    except DownloadError:
+        published = {release.name: release for release in RELEASES}
+        if name not in published:
+            raise
+        return {"on_this_machine": False, **release_facts(published[name])}
+    return {
+        "model": name,
+        "on_this_machine": True,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "temperature_t": float(model.logit_scale.detach().float().exp()),
+        "bias_b": float(model.logit_bias.detach().float()),
+        "fingerprint": fingerprint(model, processor),
+        "pictures": asdict(processor.image_processor.settings),
+        "texts": asdict(processor.tokenizer.settings),
+        "vision_config": asdict(model.config.vision_config),
+        "text_config": asdict(model.config.text_config),
+    }

@@ -1,0 +1,209 @@
+"""Words of a command line -> picture names, texts, and the embedder for them. No torch until that is made."""
+
+import argparse
+import difflib
+import glob
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siglip.cli.output import Failed, progress
+from siglip.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32
+
+    from siglip.embedder import Embedder
+
+# what a folder is searched for; a file named on the command line is opened whatever its name
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+     ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)  # fmt: skip
+
+
+class UsageError(Exception):
+    """Arguments that do not fit together, found after parsing."""
+
+
+def add_image_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument(
+        "images",
+        nargs="*" if optional else "+",
+        metavar="IMAGES",
+        help="files, folders (searched through, hidden ones left out), quoted patterns such as 'photos/**/*.jpg', "
+        "http(s) addresses, or - to read such words from stdin, one a line",
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default="nano",
+        help="nano (built in), a folder, or a hub name such as google/siglip2-base-patch16-256; "
+        "see `siglip models` (default: nano)",
+    )
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first GPU, else the CPU)")
+    group.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="numbers of the towers (default: bfloat16 where the processor has it, else float32)",
+    )
+    group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="items at a time (default: 32)")
+
+
+def add_text_arguments(parser: argparse.ArgumentParser, name: str, *, required: bool = True) -> None:
+    """`--labels A B` and `--labels-file F` (or the same with texts), of which one is given."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument(f"--{name}", nargs="+", metavar=name.upper()[:-1], help=f"the {name} themselves")
+    group.add_argument(
+        f"--{name}-file",
+        type=Path,
+        metavar="FILE",
+        help=f"a text file, one of the {name} a line; blank lines and lines that begin with # are skipped",
+    )
+
+
+def positive(word: str) -> int:
+    """A whole number >= 1, for argparse."""
+    if not word.isascii() or not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {word!r}")
+    return int(word)
+
+
+def texts(given: list[str] | None, file: Path | None) -> list[str]:
+    """The texts given as words or in a file; raises DataError for a missing, unreadable or empty file."""
+    if file is None:
+        return given or []
+    if not file.exists():
+        raise DataError(f"no file {str(file)!r}{_nearest(file)}")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    kept = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not kept:
+        raise DataError(f"{file} holds no text: every line is blank or a comment; write one text a line")
+    return kept
+
+
+def image_names(words: Sequence[str]) -> tuple[list[str], list[Failed]]:
+    """All pictures that the words name, in their order, and the words that name none.
+
+    Raises DataError, before anything heavy is loaded, if there is no picture at all.
+    """
+    names: list[str] = []
+    failed: list[Failed] = []
+    for word in _with_stdin(words):
+        try:
+            names += _expand(word, failed)
+        except (DataError, OSError) as error:
+            failed.append(Failed(word, error.strerror or str(error) if isinstance(error, OSError) else str(error)))
+    if not names:
+        told = [f"{name!r}: {reason}" for name, reason in failed[:3]] or ["stdin names no pictures"]
+        raise DataError("; ".join(told) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else ""))
+    return names, failed
+
+
+def load_embedder(arguments: argparse.Namespace) -> "Embedder":
+    """The embedder of `--model`; a name that cannot be one is refused before torch is loaded."""
+    check_model_name(arguments.model)
+    from siglip.embedder import Embedder
+
+    return Embedder.from_pretrained(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch_size
+    )
+
+
+def picture_vectors(
+    embedder: "Embedder", names: Sequence[str], failed: list[Failed], *, bar: bool
+) -> "Iterator[tuple[str, Float32[np.ndarray, ' dim']]]":
+    """Name and unit vector of each readable picture as they come; the others are added to `failed`."""
+    from siglip.embedder import Failure
+
+    with progress(len(names), "picture", wanted=bar) as done:
+        for item in embedder.stream_images(names):
+            done(1)
+            if isinstance(item, Failure):
+                failed.append(Failed(names[item.index], item.reason))
+            else:
+                yield names[item[0]], item[1]
+
+
+def check_model_name(name: str) -> None:
+    """Raise CheckpointError, naming the nearest model, for what is neither built in, on disk, nor a hub name."""
+    if name == "nano" or Path(name).exists() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return
+    from siglip.releases import RELEASES
+
+    known = {"nano": "nano"} | {release.name.removeprefix("google/"): release.name for release in RELEASES}
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {known[near[0]]!r}?" if near else "`siglip models` lists the names"
+    raise CheckpointError(f"no model {name!r}: not built in, no folder or file, no hub name (owner/name); {hint}")
+
+
+def _with_stdin(words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        if word == "-":
+            lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+            yield from (line for line in lines if line)
+        else:
+            yield word
+
+
+def _expand(word: str, failed: list[Failed]) -> list[str]:
+    if re.match(r"https?://", word, re.IGNORECASE):
+        return [word]
+    if not word:
+        raise DataError("an empty name")
+    path = Path(word)
+    if path.is_dir():
+        found = list(_pictures_in(path, failed))
+        if not found:
+            raise DataError("no pictures in this folder; they are told by suffixes such as .jpg, .png, .webp")
+        return found
+    if path.exists():
+        return [word]
+    if glob.has_magic(word):
+        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 (Path.glob refuses absolute patterns)
+        if not matches:
+            raise DataError("no file matches this pattern")
+        return [name for match in matches for name in _expand(match, failed)]
+    raise DataError(f"no such file or folder{_nearest(path)}")
+
+
+def _pictures_in(folder: Path, failed: list[Failed]) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        failed.append(Failed(str(error.filename), error.strerror or str(error)))
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and not _is_device(path):
+                yield str(path)
+
+
+def _is_device(path: Path) -> bool:
+    """Pipes and devices, where reading could wait for ever. A broken link is none: reading it says what is wrong."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        return not stat.S_ISREG(mode)
+    return False
+
+
+def _nearest(path: Path) -> str:
+    """`; did you mean 'x'?` for the nearest name in the same folder, or nothing."""
+    with suppress(OSError):
+        names = {str(sibling): sibling.name for sibling in path.parent.iterdir()}
+        near = difflib.get_close_matches(path.name, names.values(), n=1)
+        return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+    return ""

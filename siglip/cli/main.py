@@ -1,0 +1,143 @@
+"""Find the command, run it, and turn what goes wrong into one line and an exit code. No torch here."""
+
+import argparse
+import difflib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, cast
+
+from siglip import __version__
+from siglip.cli.inputs import UsageError
+from siglip.errors import SiglipError
+
+# name -> what `siglip --help` says of it; the module siglip.cli.<name> is imported when the command is used
+COMMANDS = {
+    "classify": "say which of your labels fit each picture",
+    "score": "compare every picture with every text",
+    "embed": "write the vectors of pictures or texts to a file",
+    "models": "list the built-in model and every published checkpoint",
+    "info": "show what a model is made of",
+    "convert": "rewrite a checkpoint in another format",
+}
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    error, told in one line on stderr
+  2    wrong usage
+  3    done, but some items failed; they are listed on stderr
+  130  stopped by Ctrl-C"""
+
+HELP = """usage: siglip COMMAND ...
+
+Compare pictures with texts: SigLIP and SigLIP 2 on your own machine.
+
+commands:
+{commands}
+
+for example:
+  siglip classify samples/cat.jpg --labels "a cat" "a dog"
+  siglip score samples --texts penguin teapot --json
+  siglip embed samples --out vectors
+
+options:
+  --help     show this page; `siglip COMMAND --help` teaches one command
+  --version  show the version
+
+Results go to stdout: a table on a terminal, tab-separated values in a pipe,
+JSON with --json or --jsonl. Everything else goes to stderr.
+
+{exit_codes}
+"""
+
+
+class _Command(Protocol):
+    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` if None) and return its exit code."""
+    words = sys.argv[1:] if words is None else list(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # file names need not be valid text; they go out as the bytes they are
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except UsageError as error:
+        code = _complain(f"{error}; see 'siglip {words[0]} --help'", 2)
+    except BrokenPipeError:
+        # whoever read our output has enough; nothing more may be written, also not by the interpreter when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (SiglipError, OSError) as error:
+        if os.environ.get("SIGLIP_DEBUG"):
+            raise
+        code = _complain(_one_line(error), 1)
+    except KeyboardInterrupt:
+        # leave at once: threads that still read a slow disk or network would keep the interpreter waiting
+        os._exit(130)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    try:
+        return _dispatch(words)
+    except SystemExit as done:
+        # argparse, after a help page or wrong usage
+        return cast(int, done.code)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        listing = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
+        print(HELP.format(commands=listing, exit_codes=EXIT_CODES), end="", file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"siglip {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+        return _complain(f"no {'option' if name.startswith('-') else 'command'} {name!r}; {hint}", 2)
+    module = importlib.import_module(f"siglip.cli.{name}")
+    parser = _Parser(
+        prog=f"siglip {name}",
+        description=module.__doc__,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command = cast(_Command, module)
+    command.configure(parser)
+    return command.run(parser.parse(rest))
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse(self, words: list[str]) -> argparse.Namespace:
+        """Parse, but look at the option names first: argparse would complain of what a misspelt one left missing."""
+        known = list(self._option_string_actions)
+        for word in words[: words.index("--")] if "--" in words else words:
+            option = word.split("=")[0]
+            if option.startswith("--") and option not in known:
+                near = difflib.get_close_matches(option, known, n=1)
+                self.error(f"no option {option!r}; " + (f"did you mean '{near[0]}'?" if near else "it takes others"))
+        return self.parse_args(words)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_complain(f"{message}; see '{self.prog} --help'", 2))
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"siglip: error: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, SiglipError):
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

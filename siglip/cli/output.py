@@ -1,0 +1,234 @@
+"""Results -> stdout, in one of four forms; everything else -> stderr.
+
+A table when stdout is a terminal, tab-separated values with a heading when it is not, one JSON document, or one JSON
+object a line. All but the document are written as the results come.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Form = Literal["table", "tsv", "json", "jsonl"]
+Cell = str | int | float
+
+_GAP = "  "
+_NARROWEST = 12
+_BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+class Failed(NamedTuple):
+    """An item that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading, what needs room below it (the values, or a width in terminal cells), and the side it leans on."""
+
+    name: str
+    values: Iterable[Cell] = ()
+    width: int = 0
+    right: bool = False
+
+
+def add_form_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_const", const="json", dest="form", help="print one JSON document")
+    group.add_argument("--jsonl", action="store_const", const="jsonl", dest="form", help="print one JSON object a line")
+
+
+def form_of(arguments: argparse.Namespace) -> Form:
+    """What `--json` or `--jsonl` ask for, else what suits stdout."""
+    return arguments.form or ("table" if sys.stdout.isatty() else "tsv")
+
+
+class Report:
+    """Records, each with the rows that show it; `close` ends the document.
+
+    `columns` are the table's; `key` and `head` the document's: `{**head, key: [record, ...], "failures": [...]}`.
+    """
+
+    def __init__(self, form: Form, columns: Sequence[Column], *, key: str, head: Mapping[str, Any]) -> None:
+        self._form, self._key, self._head = form, key, head
+        self._records: list[Mapping[str, Any]] = []
+        self._columns = columns
+        self._widths = _fitted(columns) if form == "table" else []
+        if form in ("table", "tsv"):
+            self._write_row([column.name for column in columns], _BOLD)
+
+    def add(self, record: Mapping[str, Any], rows: Sequence[Sequence[Cell]]) -> None:
+        """One result, best row first: a table names it once, and shows the further rows dimmed."""
+        if self._form == "json":
+            self._records.append(record)
+        elif self._form == "jsonl":
+            _write(as_json(record))
+        elif self._form == "tsv":
+            for row in rows:
+                self._write_row(row)
+        else:
+            self._write_row(rows[0])
+            for row in rows[1:]:
+                self._write_row(["", *row[1:]], _DIM)
+
+    def close(self, failed: Sequence[Failed] = ()) -> None:
+        """Write what is still to be written."""
+        if self._form == "json":
+            failures = [{"name": name, "reason": reason} for name, reason in failed]
+            _write(as_json({**self._head, self._key: self._records, "failures": failures}, indent=2))
+
+    def _write_row(self, row: Sequence[Cell], style: str = "") -> None:
+        if self._form == "tsv":
+            _write("\t".join(f"{value:.7g}" if isinstance(value, float) else _escaped(str(value)) for value in row))
+            return
+        cells = zip(row, self._widths, self._columns, strict=True)
+        line = _GAP.join(_padded(shown(value), width, column.right) for value, width, column in cells).rstrip()
+        _write(f"{style}{line}{_PLAIN}" if style and _coloured() else line)
+
+
+def print_record(form: Form, record: Mapping[str, Any]) -> None:
+    """One thing with many properties: name and value a line, or one JSON object."""
+    if form in ("json", "jsonl"):
+        _write(as_json(record, indent=2 if form == "json" else None))
+        return
+    rows = list(_flat(record))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        _write(f"{name}\t{value}" if form == "tsv" else f"{name:{width}}{_GAP}{value}")
+
+
+def fits(columns: Sequence[Column]) -> bool:
+    """Whether a table of these columns fits the terminal with nothing clipped."""
+    return _total(_wanted(columns)) <= shutil.get_terminal_size().columns
+
+
+def shown(value: Cell) -> str:
+    """A value as a reader wants it: three digits that count, and no control characters."""
+    return f"{value:#.3g}" if isinstance(value, float) else _escaped(str(value))
+
+
+def shortest(value: "np.float32") -> float:
+    """The number with the fewest digits that is this float32 and no other."""
+    return float(str(value))
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # a file name that is not UTF-8; escapes are its only form in JSON
+        return json.dumps(value, indent=indent)
+    return text
+
+
+def say(message: str) -> None:
+    """Tell the user something that is no result."""
+    print(f"siglip: {_escaped(message)}", file=sys.stderr)
+
+
+def report_failures(failed: Sequence[Failed], total: int) -> int:
+    """The exit code: 0, or 3 after listing what failed."""
+    if not failed:
+        return 0
+    say(f"{len(failed)} of {total} failed:")
+    for name, reason in failed:
+        print(f"  {_escaped(name)}: {_escaped(reason)}", file=sys.stderr)
+    return 3
+
+
+@contextmanager
+def progress(total: int, unit: str, *, wanted: bool = True) -> Generator[Callable[[int], None]]:
+    """A bar on stderr if that is a terminal; call what it yields with the number of items just done."""
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=f" {unit}", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+
+        def done(count: int) -> None:
+            bar.update(count)
+
+        yield done
+
+
+def _wanted(columns: Sequence[Column]) -> list[int]:
+    return [max(column.width, *(_width(shown(value)) for value in (column.name, *column.values))) for column in columns]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _fitted(columns: Sequence[Column]) -> list[int]:
+    """Widths that fit the terminal: the widest columns give way first, but keep enough to be told apart."""
+    widths = _wanted(columns)
+    while _total(widths) > shutil.get_terminal_size().columns and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    text = _clipped(text, width)
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
+
+
+def _clipped(text: str, width: int) -> str:
+    """The text, or its two ends when it is too wide: of a path, folder and file name tell the most."""
+    if _width(text) <= width:
+        return text
+    head, tail = text[: len(text) // 2], text[len(text) // 2 :]
+    while _width(head + tail) > width - 3:
+        head, tail = (head[:-1], tail) if len(head) >= len(tail) else (head, tail[1:])
+    return f"{head}...{tail}"
+
+
+def _width(text: str) -> int:
+    """Terminal cells that the text takes: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _escaped(text: str) -> str:
+    """Without tabs, line ends and other control characters, which would break rows or drive the terminal."""
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(c.encode("unicode_escape").decode() if _breaks(c) else c for c in text)
+
+
+def _breaks(character: str) -> bool:
+    return character == "\\" or unicodedata.category(character) in ("Cc", "Zl", "Zp")
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Generator[tuple[str, str]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _escaped(str(value))
+
+
+def _coloured() -> bool:
+    return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _write(line: str) -> None:
+    """One line, at once: what reads our pipe need not wait for a buffer to fill."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

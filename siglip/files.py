@@ -1,10 +1,15 @@
 """Writing files so that a crash at any moment leaves the previous state readable."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_STAGING = ".siglip-staging"
+_COMMITTED = ".siglip-committed"
+_OBSOLETE = ".obsolete"
 
 
 @contextmanager
@@ -21,9 +26,9 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -34,7 +39,55 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _flush(path: Path) -> None:
+@contextmanager
+def replacing_together(folder: str | Path, *, obsolete: Sequence[str] = ()) -> Generator[Path, None, None]:
+    """Yield an empty folder; when the block ends well its files move into `folder`, all of them or none.
+
+    `obsolete` names files of `folder` that go at the same moment, unless they are written anew. The moment is one
+    rename; whoever reads the folder calls `settle` first, which finishes what a crash right after it interrupted.
+    If the block raises, `folder` stays as it was. One writer at a time.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    settle(target)
+    staging = target / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        (staging / _OBSOLETE).write_text("\n".join(obsolete), encoding="utf-8")
+        for file in staging.iterdir():
+            file.chmod(0o666 & ~_umask())
+            flush(file)
+        flush(staging)
+        staging.rename(target / _COMMITTED)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    settle(target)
+
+
+def settle(folder: str | Path) -> None:
+    """Finish a `replacing_together` that was interrupted after its moment; does nothing otherwise."""
+    target = Path(folder)
+    committed = target / _COMMITTED
+    if not committed.is_dir():
+        return
+    flush(target)
+    obsolete = committed / _OBSOLETE
+    if obsolete.exists():
+        # no file has moved yet, so what is not in `committed` really is not written anew
+        for name in obsolete.read_text(encoding="utf-8").splitlines():
+            if not (committed / name).exists():
+                (target / name).unlink(missing_ok=True)
+        obsolete.unlink()
+    for file in committed.iterdir():
+        file.replace(target / file.name)
+    flush(target)
+    committed.rmdir()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

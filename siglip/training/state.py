@@ -1,0 +1,168 @@
+"""A run's checkpoints: tensors and facts <-> `checkpoints/step-00000500/{state.safetensors,state.json}`.
+
+A folder is written under a temporary name, flushed and renamed, so what is there is whole. Writing happens in a thread
+from copies; at most one is under way. No pickle.
+"""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from siglip.errors import CheckpointError
+from siglip.files import flush, write_text
+
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """All a run needs to go on: tensors by name, and small facts. `score` ranks checkpoints; higher is better."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    score: float | None = None
+    config: str = ""
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: the newest `keep` of them and the best by score."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._writer: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def save(self, state: RunState, *, wait: bool = False) -> None:
+        """Write in the background what was copied before this returns; raises what an earlier write raised."""
+        self.wait()
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
+        self._writer = threading.Thread(target=self._write, args=(state, copies), name="checkpoint")
+        self._writer.start()
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Block until nothing is being written; raises what went wrong."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise CheckpointError(f"the checkpoint could not be written: {failure}") from failure
+
+    def latest(self) -> RunState | None:
+        """The newest complete checkpoint, or None if there is none; raises CheckpointError if it cannot be read."""
+        steps = self._steps()
+        return self._read(steps[-1]) if steps else None
+
+    def best_step(self) -> int | None:
+        """The step with the highest score, the newest among equals."""
+        scored = [(score, step) for step in self._steps() if (score := self._facts(step).get("score")) is not None]
+        return max(scored)[1] if scored else None
+
+    def _steps(self) -> list[int]:
+        names = [path.name for path in self._folder.glob(f"{_PREFIX}*") if path.is_dir()]
+        return sorted(int(name.removeprefix(_PREFIX)) for name in names if name.removeprefix(_PREFIX).isdigit())
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"{_PREFIX}{step:08d}"
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        return json.loads((self._path(step) / "state.json").read_text(encoding="utf-8"))
+
+    def _read(self, step: int) -> RunState:
+        try:
+            tensors = load_file(self._path(step) / "state.safetensors")
+            facts = self._facts(step)
+        except Exception as error:
+            raise CheckpointError(
+                f"{self._path(step)} cannot be read ({error}); remove it to resume earlier"
+            ) from error
+        return RunState(step=step, tensors=tensors, score=facts["score"], config=facts["config"])
+
+    def _write(self, state: RunState, tensors: dict[str, Tensor]) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary = self._folder / f".{_PREFIX}{state.step:08d}.{os.getpid()}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            save_file(tensors, temporary / "state.safetensors")
+            flush(temporary / "state.safetensors")
+            facts = {"step": state.step, "score": state.score, "config": state.config}
+            write_text(temporary / "state.json", json.dumps(facts))
+            if self._path(state.step).exists():
+                shutil.rmtree(self._path(state.step))
+            temporary.rename(self._path(state.step))
+            flush(self._folder)
+            self._prune()
+        except BaseException as error:
+            self._failure = error
+
+    def _prune(self) -> None:
+        best = self.best_step()
+        for step in self._steps()[: -self._keep]:
+            if step != best:
+                # out of sight first, so that a crash leaves no half checkpoint under a valid name
+                rubbish = self._path(step).rename(self._folder / f".{_PREFIX}{step:08d}.old")
+                shutil.rmtree(rubbish, ignore_errors=True)
+        for rubbish in self._folder.glob(f".{_PREFIX}*"):
+            shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def gather_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Whole tensors of weights, optimizer and average, by name; every process must call this."""
+    tensors = {f"model/{name}": _whole(parameter) for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = _whole(torch.as_tensor(value))
+    for name, value in (average or {}).items():
+        tensors[f"average/{name}"] = _whole(value)
+    return tensors
+
+
+@torch.no_grad()
+def scatter_state(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Mapping[str, Tensor] | None,
+) -> None:
+    """Put back what `gather_state` collected; raises CheckpointError if the run's model has another shape."""
+    named = dict(model.named_parameters())
+    for name, parameter in named.items():
+        saved = tensors.get(f"model/{name}")
+        if saved is None or saved.shape != parameter.shape:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model at {name}; resume with the recipe it began with"
+            )
+        parameter.copy_(_like(saved, parameter))
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            name, state_name = key.removeprefix("optimizer/").rsplit("/", 1)
+            optimizer.state[named[name]][state_name] = _like(value.clone(), named[name])
+    for name, value in (average or {}).items():
+        value.copy_(_like(tensors[f"average/{name}"], value))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor as the parameter is kept: on its device, and cut as it is cut."""
+    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return tensor.to(parameter.device) if tensor.ndim else tensor

@@ -1,0 +1,71 @@
+"""A run's configuration is checked when made, changed by text, and read back equal."""
+
+import pytest
+
+from siglip.config import SiglipConfig
+from siglip.errors import ConfigError
+from siglip.training.config import DataSpec, ModelSpec, OptimizerConfig, TrainConfig
+
+
+def base() -> TrainConfig:
+    return TrainConfig(model=ModelSpec(source="nano"), data=DataSpec(train="data"))
+
+
+def test_a_configuration_survives_its_own_json(tiny_config: SiglipConfig) -> None:
+    config = TrainConfig(
+        model=ModelSpec(config=tiny_config, preparation="nano", initial_bias=-5.5),
+        data=DataSpec(train="a", held_out="b", augment=("crop", "flip")),
+        optimizer=OptimizerConfig(name="lion", clip_norm=None),
+    )
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_values_are_set_by_their_path() -> None:
+    config = base().with_overrides(
+        {
+            "optimizer.lr": "3e-4",
+            "optimizer.name": "lion",
+            "optimizer.clip_norm": "none",
+            "data.augment": "crop,flip",
+            "data.held_out": "other/place",
+            "steps": "20",
+            "compile": "true",
+            "ema": "0.99",
+        }
+    )
+    assert config.optimizer == OptimizerConfig(lr=3e-4, name="lion", clip_norm=None)
+    assert config.data == DataSpec(train="data", held_out="other/place", augment=("crop", "flip"))
+    assert (config.steps, config.compile, config.ema) == (20, True, 0.99)
+
+
+def test_a_fresh_models_shape_can_be_set_too(tiny_config: SiglipConfig) -> None:
+    config = TrainConfig(model=ModelSpec(config=tiny_config, preparation="nano"), data=DataSpec(train="x"))
+    changed = config.with_overrides({"model.config.vision_config.num_hidden_layers": "1"})
+    assert changed.model.config is not None
+    assert changed.model.config.vision_config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimizer.lrr", "1", "did you mean 'lr'"),
+        ("optimiser.lr", "1", "did you mean 'optimizer'"),
+        ("steps", "many", "steps must be int, got 'many'"),
+        ("steps", "1.5", "steps must be int"),
+        ("steps.more", "1", "has no parts"),
+        ("optimizer.name", "sgd", "optimizer.name"),
+        ("data.augment", "crop,blur", "some of"),
+        ("steps", "0", ">= 1"),
+        ("optimizer.warmup_steps", "5000", "less than steps"),
+    ],
+)
+def test_a_wrong_assignment_is_refused(key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        base().with_overrides({key: value})
+
+
+def test_a_model_comes_from_one_place() -> None:
+    with pytest.raises(ConfigError, match="either source"):
+        ModelSpec()
+    with pytest.raises(ConfigError, match=r"model\.preparation"):
+        ModelSpec(config=SiglipConfig())

@@ -1,0 +1,95 @@
+"""Checkpoints of a run are whole or absent, and put everything back bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from siglip.errors import CheckpointError
+from siglip.model import SiglipModel
+from siglip.training.config import OptimizerConfig
+from siglip.training.optimizers import make_optimizer
+from siglip.training.state import CheckpointFolder, RunState, gather_state, scatter_state
+
+
+def state(step: int, score: float | None = None) -> RunState:
+    return RunState(step=step, tensors={"x": torch.full((2,), float(step))}, score=score)
+
+
+def steps_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path, keep=2)
+    for step, score in ((1, 0.1), (2, 0.9), (3, 0.2), (4, None), (5, 0.3)):
+        checkpoints.save(state(step, score), wait=True)
+    assert steps_in(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert checkpoints.best_step() == 2
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert latest.step == 5
+    assert latest.tensors["x"].tolist() == [5.0, 5.0]
+
+
+def test_what_is_saved_is_the_moment_of_the_call(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path, keep=1)
+    tensor = torch.zeros(1000)
+    checkpoints.save(RunState(step=1, tensors={"x": tensor}))
+    tensor.fill_(1.0)
+    checkpoints.wait()
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert latest.tensors["x"].eq(0).all()
+
+
+def test_half_written_folders_are_not_seen_and_are_cleaned(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000009.77.tmp").mkdir()
+    checkpoints = CheckpointFolder(tmp_path, keep=1)
+    assert checkpoints.latest() is None
+    checkpoints.save(state(1), wait=True)
+    assert steps_in(tmp_path) == ["step-00000001"]
+
+
+def test_a_write_that_fails_is_reported_at_the_next_call(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    checkpoints = CheckpointFolder(tmp_path / "file", keep=1)
+    checkpoints.save(state(1))
+    with pytest.raises(CheckpointError, match="could not be written"):
+        checkpoints.wait()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion"])
+def test_model_optimizer_and_average_come_back_bit_for_bit(tiny_model: SiglipModel, tmp_path: Path, name: str) -> None:
+    config = OptimizerConfig(name=name, lr=0.01)  # type: ignore[arg-type]
+    optimizer = make_optimizer(tiny_model.named_parameters(), config)
+
+    def update(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+
+    update(tiny_model, optimizer, 1)
+    average = {key: value.clone() for key, value in tiny_model.state_dict().items()}
+    checkpoints = CheckpointFolder(tmp_path, keep=1)
+    checkpoints.save(RunState(step=1, tensors=gather_state(tiny_model, optimizer, average)), wait=True)
+
+    other = SiglipModel(tiny_model.config, generator=torch.Generator().manual_seed(9))
+    other_optimizer = make_optimizer(other.named_parameters(), config)
+    other_average = {key: torch.zeros_like(value) for key, value in other.state_dict().items()}
+    latest = checkpoints.latest()
+    assert latest is not None
+    scatter_state(latest.tensors, other, other_optimizer, other_average)
+    update(tiny_model, optimizer, 2)
+    update(other, other_optimizer, 2)
+    for key, value in tiny_model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+        assert torch.equal(average[key], other_average[key]), key
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_model: SiglipModel) -> None:
+    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerConfig())
+    with pytest.raises(CheckpointError, match="resume with the recipe"):
+        scatter_state({}, tiny_model, optimizer, None)

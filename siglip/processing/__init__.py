@@ -1,0 +1,14 @@
+"""Bytes and text in, tensors out; each checkpoint brings its own settings. No weights here."""
+
+from siglip.processing.image import ImageInput, SiglipImageProcessor, image_name, read_image
+from siglip.processing.processor import SiglipProcessor
+from siglip.processing.tokenizer import SiglipTokenizer
+
+__all__ = [
+    "ImageInput",
+    "SiglipImageProcessor",
+    "SiglipProcessor",
+    "SiglipTokenizer",
+    "image_name",
+    "read_image",
+]

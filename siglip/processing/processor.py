@@ -1,0 +1,69 @@
+"""Texts and pictures -> ModelInputs for `model(**inputs)`: the tokenizer and the image processor joined."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from siglip.errors import PreparationError
+from siglip.pretrained import PretrainedProcessing
+from siglip.processing.image import ImageInput, SiglipImageProcessor
+from siglip.processing.tokenizer import Ids, SiglipTokenizer, Texts
+from siglip.types import ModelInputs
+
+
+class SiglipProcessor(PretrainedProcessing):
+    """What a checkpoint does to texts and pictures before its towers see them."""
+
+    def __init__(self, image_processor: SiglipImageProcessor, tokenizer: SiglipTokenizer) -> None:
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+
+    def __call__(
+        self,
+        text: Texts | None = None,
+        images: ImageInput | Sequence[ImageInput] | None = None,
+        *,
+        padding: str | bool | None = None,
+        truncation: str | bool | None = None,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> ModelInputs:
+        """`input_ids` of one or more texts, `pixel_values` of one or more pictures, or both; options as there.
+
+        Raises PreparationError if neither is given, if `text` holds something else (the two swapped), or for an
+        option that would change the result; UnreadableImage for a picture that cannot be read.
+        """
+        if text is None and images is None:
+            raise PreparationError("neither text nor images given; pass at least one of text=... and images=...")
+        inputs = ModelInputs()
+        if text is not None:
+            _check_not_swapped(text)
+            inputs |= self.tokenizer(
+                text, padding=padding, truncation=truncation, max_length=max_length, return_tensors=return_tensors
+            )
+        if images is not None:
+            inputs |= self.image_processor.preprocess(images, return_tensors=return_tensors)
+        return inputs
+
+    def decode(self, token_ids: Ids, skip_special_tokens: bool = False) -> str:
+        """The tokenizer's `decode`."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens)
+
+    def batch_decode(
+        self,
+        sequences: Sequence[Ids] | Int[np.ndarray, "batch tokens"] | Int[Tensor, "batch tokens"],
+        skip_special_tokens: bool = False,
+    ) -> list[str]:
+        """The tokenizer's `batch_decode`."""
+        return self.tokenizer.batch_decode(sequences, skip_special_tokens)
+
+
+def _check_not_swapped(text: object) -> None:
+    first = text[0] if isinstance(text, list | tuple) and text else text
+    if not isinstance(first, str | list | tuple):
+        raise PreparationError(
+            f"text must be strings, got {type(first).__name__}; texts come first and pictures second: "
+            "processor(text=..., images=...)"
+        )

@@ -1,0 +1,298 @@
+"""Texts -> input_ids i64[batch, ctx]: clean, split into the pieces of the vocabulary, end with EOS, cut or pad.
+
+The published SigLIP checkpoints come with a SentencePiece file (`spiece.model`), the SigLIP 2 ones with Gemma's
+`tokenizer.json`. The file decides the rest; nothing here depends on a model's name or on the other texts of a batch.
+"""
+
+import itertools
+import shutil
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from siglip.config import Clean, TextSettings
+from siglip.errors import CheckpointError, PreparationError
+from siglip.files import replacing
+from siglip.pretrained import PretrainedProcessing
+from siglip.types import ModelInputs
+
+if TYPE_CHECKING:
+    Texts = str | Sequence[str]
+else:
+    # bad input gets our message, also where annotations are checked at run time
+    Texts = object
+
+Ids = Sequence[int] | Int[np.ndarray, "tokens"] | Int[Tensor, "tokens"]
+
+_SPACE_MARK = "\u2581"
+_PREFIX = "<unk>"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_GEMMA_PAD_EOS_BOS = (0, 1, 2)
+
+
+class SiglipTokenizer(PretrainedProcessing):
+    """The tokenizer of one checkpoint: every text becomes exactly `settings.context_length` ids.
+
+    No BOS; EOS ends every text and is kept last when a text is cut; padding goes on the right. A vocabulary with
+    <pad>, <eos>, <bos> at 0, 1, 2 is Gemma's: padded with 0 and, unless `settings` say otherwise, lower-cased. Any
+    other is a SigLIP one: padded with EOS, cleaned as "canonicalize-hf". The default context length is 64.
+
+    Ids equal those of the published classes with `padding="max_length", truncation=True`, but for one thing: there,
+    "</s>" or "<eos>" written in a text ends it; here special tokens are never read from text (the published classes
+    do the same when told `split_special_tokens=True`). Lower-casing is Unicode's, as there; the original training
+    code lowers A to Z only. Safe to share between threads and to pickle.
+
+    Raises CheckpointError for a file that holds no such vocabulary.
+    """
+
+    def __init__(self, vocab_file: str | Path, settings: TextSettings | None = None) -> None:
+        self.vocab_file = Path(vocab_file)
+        self._vocabulary = _read_vocabulary(self.vocab_file)
+        clean = "lower" if self._vocabulary.is_gemma else "canonicalize-hf"
+        self.settings = settings if settings is not None else TextSettings(clean=clean)
+        self.vocab_size: int = self._vocabulary.size
+        self.eos_token_id: int = self._vocabulary.eos_id
+        self.pad_token_id: int = 0 if self._vocabulary.is_gemma else self.eos_token_id
+
+    def __call__(
+        self,
+        text: Texts,
+        *,
+        padding: str | bool | None = None,
+        truncation: str | bool | None = None,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> ModelInputs:
+        """`input_ids` of one text or of several: lists, or i64[batch, ctx] with `return_tensors` "pt" or "np".
+
+        The other options are those of existing scripts. They may say what happens anyway (`padding="max_length"`,
+        `truncation=True`, `max_length` of the checkpoint) and nothing else. Raises PreparationError for another
+        value, for input that is no text, and for a text that is too long with `truncation=False`.
+        """
+        self._check_options(padding, truncation, max_length)
+        if return_tensors not in (None, "pt", "np"):
+            raise PreparationError(f"return_tensors must be 'pt', 'np' or None (lists), got {return_tensors!r}")
+        pieces = self._encode(_check_texts(text))
+        if truncation is False:
+            self._forbid_cutting(pieces)
+        rows = [self._fit(ids) for ids in pieces]
+        if return_tensors is None:
+            return ModelInputs(input_ids=rows[0] if isinstance(text, str) else rows)
+        array = np.array(rows, dtype=np.int64)
+        return ModelInputs(input_ids=array if return_tensors == "np" else torch.from_numpy(array))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text before it is cut or padded, EOS included."""
+        return len(self._encode(_check_texts([text]))[0]) + 1
+
+    def decode(self, token_ids: Ids, skip_special_tokens: bool = False) -> str:
+        """The text of ids; what cleaning or cutting took away does not come back."""
+        ids = [int(index) for index in token_ids]
+        return self._vocabulary.decode(ids, skip_special_tokens)
+
+    def batch_decode(
+        self,
+        sequences: Sequence[Ids] | Int[np.ndarray, "batch tokens"] | Int[Tensor, "batch tokens"],
+        skip_special_tokens: bool = False,
+    ) -> list[str]:
+        """`decode` for each row."""
+        return [self.decode(row, skip_special_tokens) for row in sequences]
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Ids of one or two texts with EOS behind each that does not have it; neither cut nor padded."""
+        texts = [token_ids_0] if token_ids_1 is None else [token_ids_0, token_ids_1]
+        eos = self.eos_token_id
+        return [index for ids in texts for index in (ids if ids[-1:] == [eos] else [*ids, eos])]
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """1 for a special token, 0 for text: of finished ids, or of what will be made of one or two texts' ids."""
+        if not already_has_special_tokens:
+            ending = [] if token_ids_1 is None else [0] * len(token_ids_1) + [1]
+            return [0] * len(token_ids_0) + [1] + ending
+        if token_ids_1 is not None:
+            raise PreparationError("ids that already have their special tokens are one list; drop token_ids_1")
+        return [int(index in self._vocabulary.special_ids) for index in token_ids_0]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Zeros, one for each token of one or two texts and their EOS: SigLIP has no token types."""
+        texts = [token_ids_0] if token_ids_1 is None else [token_ids_0, token_ids_1]
+        return [0] * sum(len(ids) + 1 for ids in texts)
+
+    def save_vocabulary(self, folder: str | Path, filename_prefix: str | None = None) -> tuple[str]:
+        """Copy the vocabulary into `folder` under its published name, after `filename_prefix` and a hyphen."""
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
+        target = Path(folder) / f"{prefix}{self._vocabulary.file_name}"
+        if target.resolve() != self.vocab_file.resolve():
+            with replacing(target) as temporary:
+                shutil.copyfile(self.vocab_file, temporary)
+        return (str(target),)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return self._vocabulary.encode(texts, self.settings.clean)
+
+    def _fit(self, ids: list[int]) -> list[int]:
+        text_length = self.settings.context_length - 1
+        return [*ids[:text_length], self.eos_token_id, *[self.pad_token_id] * (text_length - len(ids))]
+
+    def _check_options(self, padding: object, truncation: object, max_length: object) -> None:
+        length = self.settings.context_length
+        if padding not in (None, "max_length"):
+            raise PreparationError(
+                f"padding={padding!r} would change the embedding: this checkpoint reads exactly {length} tokens, "
+                "padding included; pass padding='max_length' or nothing"
+            )
+        if truncation not in (None, True, False, "longest_first"):
+            raise PreparationError(f"truncation must be True, False or None, got {truncation!r}")
+        if max_length not in (None, length):
+            raise PreparationError(
+                f"max_length={max_length!r}, but this checkpoint reads exactly {length} tokens; "
+                f"pass max_length={length} or nothing"
+            )
+
+    def _forbid_cutting(self, pieces: list[list[int]]) -> None:
+        for index, ids in enumerate(pieces):
+            if len(ids) >= self.settings.context_length:
+                raise PreparationError(
+                    f"text {index} has {len(ids) + 1} tokens with its EOS, this checkpoint reads "
+                    f"{self.settings.context_length}, and truncation=False forbids cutting; shorten the text, or drop "
+                    "truncation=False"
+                )
+
+
+def clean_text(text: str, clean: Clean) -> str:
+    """Clean a text in one of the four ways of TextSettings.
+
+    "canonicalize-hf" is the published tokenizer class; "canonicalize-bv" is big_vision's zero-shot evaluation
+    (evaluators/proj/image_text/prompt_engineering.py).
+    """
+    if clean == "none":
+        return text
+    if clean == "lower":
+        return text.lower()
+    # which comes first shows in the two small sigmas: what follows the letter chooses between them
+    if clean == "canonicalize-hf":
+        text = text.lower().translate(_NO_PUNCTUATION)
+    else:
+        text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
+    return " ".join(text.split())
+
+
+class _SentencePiece:
+    """A SentencePiece vocabulary."""
+
+    file_name = "spiece.model"
+
+    def __init__(self, data: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._model: Any = SentencePieceProcessor(model_proto=data)
+        self.size: int = self._model.get_piece_size()
+        self.eos_id: int = self._model.eos_id()
+        self.is_gemma = (self._model.pad_id(), self.eos_id, self._model.bos_id()) == _GEMMA_PAD_EOS_BOS
+        if self.eos_id < 0:
+            raise ValueError("it has no end-of-sentence piece")
+        self.special_ids = {self.eos_id, self._model.unk_id()} | ({0} if self.is_gemma else set[int]())
+        self._prefix_length = len(self._model.encode(_PREFIX))
+
+    def encode(self, texts: list[str], clean: Clean) -> list[list[int]]:
+        """Ids without EOS."""
+        if clean != "canonicalize-hf":
+            return [self._model.encode(clean_text(text, clean)) for text in texts]
+        # The published class puts this prefix and a space mark before the text and drops the prefix's pieces. That
+        # shifts the path scores, whose rounding decides between equal paths ("oo o" or "o oo"), so we do the same.
+        marked = (_PREFIX + clean_text(_SPACE_MARK + text.replace(_SPACE_MARK, " "), clean) for text in texts)
+        return [self._model.encode(text)[self._prefix_length :] for text in marked]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        """The text of ids, special tokens spelled out and set off by a space as in the published class."""
+        if skip_special_tokens:
+            ids = [index for index in ids if index not in self.special_ids]
+        done = text = ""
+        for special, run in itertools.groupby(ids, self.special_ids.__contains__):
+            if special:
+                done, text = f"{done} {text}{''.join(map(self._model.id_to_piece, run))}", ""
+            else:
+                text = self._model.decode(list(run))
+        return (done + text).strip()
+
+
+class _TokenizerJson:
+    """Gemma's vocabulary as a `tokenizer.json`."""
+
+    file_name = "tokenizer.json"
+
+    def __init__(self, data: bytes) -> None:
+        from tokenizers import Tokenizer
+
+        self._model: Any = Tokenizer.from_buffer(data)
+        self._model.no_padding()
+        self._model.no_truncation()
+        self._model.encode_special_tokens = True
+        self.size: int = self._model.get_vocab_size()
+        ids = tuple(self._model.token_to_id(token) for token in ("<pad>", "<eos>", "<bos>"))
+        if ids != _GEMMA_PAD_EOS_BOS:
+            raise ValueError(f"Gemma has <pad>, <eos>, <bos> at 0, 1, 2, here they are at {ids}")
+        self.is_gemma = True
+        self.eos_id = 1
+        self.special_ids = {index for index, token in self._model.get_added_tokens_decoder().items() if token.special}
+
+    def __reduce__(self) -> tuple[type["_TokenizerJson"], tuple[bytes]]:
+        # Tokenizer pickles itself, but without encode_special_tokens
+        return type(self), (self._model.to_str().encode(),)
+
+    def encode(self, texts: list[str], clean: Clean) -> list[list[int]]:
+        """Ids without EOS."""
+        cleaned = [clean_text(text, clean) for text in texts]
+        return [found.ids for found in self._model.encode_batch_fast(cleaned, add_special_tokens=False)]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        """The text of ids."""
+        return self._model.decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+def _read_vocabulary(path: Path) -> _SentencePiece | _TokenizerJson:
+    try:
+        data = path.read_bytes()
+        return _TokenizerJson(data) if data[:100].lstrip().startswith(b"{") else _SentencePiece(data)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no vocabulary we can read ({error}); give the checkpoint's spiece.model (SigLIP) or Gemma's "
+            "tokenizer.json (SigLIP 2)"
+        ) from error
+
+
+def _check_texts(text: object) -> list[str]:
+    if isinstance(text, str):
+        return _check_texts([text])
+    if not isinstance(text, Sequence) or isinstance(text, bytes | bytearray):
+        raise PreparationError(f"text must be a string or a list of strings, got {type(text).__name__}: {text!r:.60}")
+    if not text:
+        raise PreparationError("text is an empty list; give at least one string (an empty string is a text)")
+    for index, item in enumerate(text):
+        if not isinstance(item, str):
+            raise PreparationError(f"text {index} must be a string, got {type(item).__name__}: {item!r:.60}")
+    texts: list[str] = list(text)
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        index = next(index for index, item in enumerate(texts) if any("\ud800" <= char <= "\udfff" for char in item))
+        raise PreparationError(
+            f"text {index} holds a lone surrogate, which is no character and has no tokens; replace it, for example "
+            "with text.encode(errors='replace').decode()"
+        ) from error
+    return texts

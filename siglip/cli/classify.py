@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"sentences with {{}} for the label; several are averaged (default: {DEFAULT_TEMPLATE!r})",
     )
     parser.add_argument("--top", type=inputs.positive, default=3, metavar="K", help="labels per picture (default: 3)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also draw the pictures with their labels, as PNG")
+    parser.add_argument("--sheet", type=_png, metavar="FILE.png", help="also draw the pictures with their labels")
     output.add_form_arguments(parser)
     inputs.add_model_arguments(parser)
 
@@ -79,5 +79,11 @@ def _draw(captions: list[tuple[str, list[str]]], file: Path) -> None:
 
 def _template(word: str) -> str:
     if "{}" not in word:
-        raise argparse.ArgumentTypeError(f"{word!r} has no {{}} where the label goes")
+        raise argparse.ArgumentTypeError(f"{word!r} has no {{}} for the label")
     return word
+
+
+def _png(word: str) -> Path:
+    if not word.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{word!r} does not end in .png")
+    return Path(word)

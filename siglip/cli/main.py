@@ -138,6 +138,6 @@ def _complain(message: str, code: int) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, SiglipError):
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, SiglipError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

@@ -1,8 +1,9 @@
 """List the built-in model and every published checkpoint of SigLIP and SigLIP 2.
 
 params: millions of parameters. px and patch: sides of the picture and of a patch in
-pixels. ctx: the longest text in tokens. dim: length of the vectors. top-1: published
-zero-shot accuracy on ImageNet in per cent. A dash: not measured, or any size.
+pixels. ctx: the longest text in tokens. dim: length of the vectors. top1: published
+zero-shot accuracy on ImageNet in per cent, a dash where none is. A dash under px marks
+those that take pictures of any shape, which this version does not run yet.
 
 for example:
   siglip models
@@ -34,7 +35,7 @@ _HEADINGS = {
     "patch_size": "patch",
     "context_length": "ctx",
     "embedding_size": "dim",
-    "imagenet_top1": "top-1",
+    "imagenet_top1": "top1",
 }
 
 

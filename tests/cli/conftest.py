@@ -1,0 +1,44 @@
+"""The real command line, in a process of its own, and pictures for it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def siglip(tmp_path: Path) -> Run:
+    """Run `siglip WORDS...` in `tmp_path` with pipes, as a script would."""
+
+    def run(*words: str, stdin: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [sys.executable, "-m", "siglip", *words],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            timeout=60,
+        )
+        out, err = (stream.decode("utf-8", "surrogateescape") for stream in (result.stdout, result.stderr))
+        return subprocess.CompletedProcess(words, result.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[str], Path]:
+    """Make a small readable picture of that name in `tmp_path`."""
+
+    def make(name: str) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").resize((40, 30)).save(file, format="PNG")
+        return file
+
+    return make

@@ -1,0 +1,114 @@
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import siglip as package
+from siglip.cli.main import COMMANDS, EXIT_CODES, main
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["models"],
+        ["models", "--json"],
+        ["classify", "--help"],
+        ["embed", "--help"],
+        ["classify", "missing.png", "--labels", "cat"],
+        ["classify", ".", "--labels", "cat", "--model", "nanno"],
+        ["info", "nanno"],
+    ],
+)
+def test_what_needs_no_model_is_answered_without_torch_or_numpy(words: list[str]):
+    probe = (
+        f"import sys; from siglip.cli.main import main; main({words!r}); "
+        "heavy = {'torch', 'numpy', 'PIL', 'tqdm', 'huggingface_hub'} & {*sys.modules}; print(heavy, file=sys.stderr); "
+        "sys.exit(len(heavy))"
+    )
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_package_loads_no_torch():
+    probe = "import sys, siglip; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], timeout=60).returncode == 0
+
+
+def test_no_command_shows_the_help_on_stderr_as_wrong_usage(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == err
+
+
+def test_the_help_lists_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]):
+    main(["--help"])
+    page = capsys.readouterr().out
+    assert all(f"\n  {name:10}{summary}\n" in page for name, summary in COMMANDS.items())
+    assert EXIT_CODES in page
+    assert max(map(len, page.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_teaches_its_purpose_with_examples_and_exit_codes(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main([name, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"usage: siglip {name}")
+    assert page.count(f"  siglip {name} ") + page.count(f"| siglip {name} ") + page.count(f"  siglip {name}\n") >= 3
+    assert EXIT_CODES in page
+    assert (importlib.import_module(f"siglip.cli.{name}").__doc__ or "") in page
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"siglip {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clasify"], "no command 'clasify'; did you mean 'classify'?"),
+        (["quux"], "no command 'quux'; the commands are classify, score, embed, models, info, convert"),
+        (["--versoin"], "no option '--versoin'; did you mean '--version'?"),
+        (["classify", "a.png", "--lables", "x"], "no option '--lables'; did you mean '--labels'?"),
+        (["classify", "a.png"], "one of the arguments --labels --labels-file is required"),
+        (["classify", "--labels", "x"], "the following arguments are required: IMAGES"),
+        (["classify", "a", "--labels", "x", "--top", "-1"], "argument --top: expected a whole number >= 1, got '-1'"),
+        (["classify", "a", "--labels", "x", "--template", "y"], "argument --template: 'y' has no {} for the label"),
+        (["classify", "a", "--labels", "x", "--sheet", "y.jpg"], "argument --sheet: 'y.jpg' does not end in .png"),
+        (["models", "--json", "--jsonl"], "argument --jsonl: not allowed with argument --json"),
+        (["embed", "a", "--texts", "x", "--out", "y"], "give pictures, or --texts, or --texts-file: one of them"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line_with_the_nearest_name(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(words) == 2
+    where = f"; see 'siglip {words[0]} --help'" if words[0] in COMMANDS else ""
+    assert capsys.readouterr() == ("", f"siglip: error: {message}{where}\n")
+
+
+def test_an_error_of_the_operating_system_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["classify", str(tmp_path), "--labels-file", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"siglip: error: {tmp_path}: Is a directory\n"
+
+
+@pytest.mark.parametrize("words", ["models", "models --jsonl", "classify --help", "--help"])
+def test_a_reader_that_leaves_early_is_no_error(words: str):
+    line = f"set -o pipefail; {sys.executable} -m siglip {words} | head -1"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1)
+
+
+@pytest.mark.parametrize("word", ["models", "--help"])
+def test_a_full_disk_is_an_error_in_one_line(word: str):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "siglip", word], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (result.returncode, result.stderr) == (1, "siglip: error: No space left on device\n")

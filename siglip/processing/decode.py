@@ -1,0 +1,210 @@
+"""One picture in any form a caller may hold -> a plain PIL picture: RGB, upright, sRGB, opaque.
+
+Decoding is PIL's; this file decides what a picture means where PIL and the peers leave it open, keeps damaged and
+hostile files from doing more harm than one UnreadableImage, and may run in many threads at once.
+"""
+
+import io
+import logging
+import stat
+import threading
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+
+from siglip.errors import DownloadError, UnreadableImage
+from siglip.processing.colour import ORIENTATION, Refused, eight_bits, plain_rgb
+from siglip.processing.download import download, is_url
+
+ImageInput = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
+
+# raster formats whose decoders are compiled and bounded; none starts another program (EPS, WMF) or guesses (TGA).
+# The common ones come first: PIL imports all its plugins when it meets a name it has not loaded yet.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+MAX_FILE_BYTES = 2**29
+# PIL pictures load when first used, and not safely from two threads; the same picture always meets the same lock
+_LOADING = tuple(threading.Lock() for _ in range(61))
+
+# without a handler the library's error records would be printed on stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Image:
+    """Decode one picture to 8-bit RGB: upright by its EXIF orientation, in sRGB, transparent parts over white.
+
+    A string is a path, or a URL if it starts with http:// or https://. Arrays are [height, width] or
+    [height, width, channels], tensors [height, width] or [channels, height, width], with 1, 3 or 4 channels; an array
+    that only makes sense the other way round is taken so. Numbers: uint8; uint16 over its full range; floats in 0 to 1,
+    or 0 to 255 where any is above 1. Of animations the first frame is read, of 16-bit grey all bits are scaled.
+    With `at_least_px`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side falls below.
+    A PIL picture that already is all this is returned itself, not a copy.
+
+    Raises UnreadableImage, and nothing else, for whatever is wrong with the picture, its file or its URL: also when
+    it is larger than PIL.Image.MAX_IMAGE_PIXELS, which is checked before its pixels take memory.
+    """
+    try:
+        with _silence(), _opened(image, at_least_px) as picture:
+            plain = plain_rgb(picture)
+            if plain is not image:
+                # what was applied must not be applied again when this picture is read once more
+                plain.info.clear()
+                plain.getexif().pop(ORIENTATION, None)
+            return plain
+    except Exception as error:  # PIL lets through whatever its decoders meet: struct.error, OverflowError, EOFError ...
+        raise UnreadableImage(image_name(image), _reason(error)) from error
+
+
+def image_name(image: ImageInput, index: int | None = None) -> str:
+    """What to call this picture in a message: its path or URL, else "image 3" for position `index`."""
+    if isinstance(image, str | Path):
+        return str(image)
+    for attribute in ("filename", "name"):
+        name = getattr(image, attribute, None)
+        if isinstance(name, str) and name:
+            return name
+    return "image" if index is None else f"image {index}"
+
+
+# ---- opening
+
+
+@contextmanager
+def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image, None, None]:
+    if isinstance(image, Image.Image):
+        with _LOADING[id(image) % len(_LOADING)]:
+            if isinstance(image, ImageFile.ImageFile):
+                _check_size(image)
+            image.load()
+            with suppress(Exception):
+                image.getexif()
+        yield image
+    elif isinstance(image, torch.Tensor):
+        yield _from_array(_numpy(image), channels_first=True)
+    elif isinstance(image, np.ndarray):
+        yield _from_array(image, channels_first=False)
+    else:
+        with _stream(image) as stream, Image.open(stream, formats=FORMATS) as picture:
+            _check_size(picture)
+            if at_least_px is not None:
+                picture.draft(None, (at_least_px, at_least_px))  # only JPEG files have one
+            picture.load()
+            yield picture
+
+
+@contextmanager
+def _stream(image: str | Path | bytes | BinaryIO) -> Generator[BinaryIO, None, None]:
+    if isinstance(image, bytes):
+        _check_bytes(len(image))
+        yield io.BytesIO(image)
+    elif isinstance(image, str) and is_url(image):
+        yield io.BytesIO(download(image))
+    elif isinstance(image, str | Path):
+        status = Path(image).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise Refused("is a folder, expected a picture file; name the files in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("is no regular file; read it yourself and hand over its bytes")
+        _check_bytes(status.st_size)
+        with Path(image).open("rb") as stream:
+            yield stream
+    elif hasattr(image, "read"):
+        if image.seekable():
+            image.seek(0)  # as PIL does: a buffer just written to stands at its end
+        data = image.read(MAX_FILE_BYTES + 1)
+        _check_bytes(len(data))
+        yield io.BytesIO(data)
+    else:
+        raise Refused(
+            f"is of type {type(image).__name__}, expected a path, URL, bytes, binary file, PIL picture, array or tensor"
+        )
+
+
+def _check_bytes(count: int) -> None:
+    if count > MAX_FILE_BYTES:
+        raise Refused(f"holds {count} bytes or more, the limit is {MAX_FILE_BYTES}; make it smaller")
+
+
+def _check_size(picture: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
+        raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _from_array(array: np.ndarray, *, channels_first: bool) -> Image.Image:
+    if array.ndim == 3:
+        first, last = array.shape[0] in (1, 3, 4), array.shape[2] in (1, 3, 4)
+        if first and (channels_first or not last):
+            array = np.moveaxis(array, 0, 2)
+        if array.shape[2] == 1:
+            array = array[:, :, 0]
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise Refused(
+            f"has the shape {list(array.shape)}, expected [height, width], [height, width, channels] or "
+            "[channels, height, width] with 1, 3 or 4 channels; transpose or reshape it",
+        )
+    return Image.fromarray(np.ascontiguousarray(eight_bits(array)))
+
+
+# ---- what PIL says on the way
+
+
+class _Decoding(threading.local):
+    """Looks like a compiled pattern to the warnings machinery; it matches in a thread that is decoding."""
+
+    active = False
+
+    def match(self, _: str) -> bool:
+        return self.active
+
+
+_DECODING = _Decoding()
+_IGNORE = ("ignore", None, Warning, _DECODING, 0)
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def _silence() -> Generator[None, None, None]:
+    """Drop the warnings of this thread only.
+
+    warnings.catch_warnings swaps the filters of the whole process: two decoding threads that overlap would leave them
+    swapped for good. One more filter, deaf outside of decoding, harms nobody.
+    """
+    filters = cast("list[Any]", warnings.filters)
+    with _FILTERS:
+        if _IGNORE not in filters[:1]:
+            while _IGNORE in filters:
+                filters.remove(_IGNORE)
+            filters.insert(0, _IGNORE)
+    _DECODING.active = True
+    try:
+        yield
+    finally:
+        _DECODING.active = False
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Refused | DownloadError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:  # the file system's, not PIL's
+        return f"cannot be opened ({error.strerror}); check the path and its permissions"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"no picture, or one whose first bytes are damaged; expected one of {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"too large to decode safely ({error}), the limit is {Image.MAX_IMAGE_PIXELS} pixels; make it smaller, "
+            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        )
+    if isinstance(error, MemoryError):
+        return "takes more memory than there is; make it smaller"
+    return f"cannot be decoded ({type(error).__name__}: {error}); it is damaged or cut short, get a fresh copy"

@@ -1,0 +1,81 @@
+"""An http(s) URL -> its bytes, within a size and a time. Only called for a URL that the caller named."""
+
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from siglip.errors import DownloadError
+
+MAX_BYTES = 2**26
+TIMEOUT_S = 30.0
+
+
+def is_url(text: str) -> bool:
+    """Whether this is a web address, and not a path."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def download(url: str) -> bytes:
+    """What the server answers to GET, at most MAX_BYTES within TIMEOUT_S seconds in all; raises DownloadError.
+
+    Runs in a thread of its own, because neither the look-up of a name nor a header that trickles in obeys the time
+    limit of a socket.
+    """
+    answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    deadline = time.monotonic() + TIMEOUT_S
+
+    def work() -> None:
+        try:
+            answers.put(_get(url, deadline))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=work, name="siglip-download", daemon=True).start()
+    try:
+        answer = answers.get(timeout=TIMEOUT_S)
+    except queue.Empty:
+        answer = TimeoutError()
+    if isinstance(answer, bytes):
+        return answer
+    raise DownloadError(f"cannot be downloaded: {_reason(answer)}") from answer
+
+
+def _get(url: str, deadline: float) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "siglip"})
+    body = bytearray()
+    with _web_only().open(request, timeout=TIMEOUT_S) as response:
+        # read1 returns what has arrived; read would wait for a server that trickles
+        while len(body) <= MAX_BYTES and (chunk := response.read1(2**16)):
+            body += chunk
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"it is larger than {MAX_BYTES} bytes; download it yourself and give the path")
+    return bytes(body)
+
+
+def _web_only() -> urllib.request.OpenerDirector:
+    """The usual opener of urllib also follows a redirection to ftp; this one knows http and https only."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        return f"the server answered {error.code} {error.reason}; check the address"
+    if isinstance(error, TimeoutError):
+        return f"no complete answer within {TIMEOUT_S:g} seconds; try again, or download it yourself and give the path"
+    return str(error)

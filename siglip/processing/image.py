@@ -1,0 +1,91 @@
+"""Pictures in any form -> pixel_values f32[b, 3, size, size], exactly as the checkpoint wants them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+
+from siglip.config import ImageSettings
+from siglip.errors import PreparationError, ShapeError, UnreadableImage
+from siglip.pretrained import PretrainedProcessing
+from siglip.processing.decode import ImageInput, image_name, read_image
+from siglip.types import ModelInputs
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class SiglipImageProcessor(PretrainedProcessing):
+    """Decode, squash to the square with PIL's antialiasing filter, scale to [0, 1], subtract the mean, divide.
+
+    Values equal those of transformers' PIL path bit for bit, for plain pictures. We differ on purpose where a file is
+    not what it looks like stored: EXIF orientation is applied, also to PIL pictures; colours are brought to sRGB; all
+    bits of 16-bit grey are scaled; parts that are transparent lie over white, however the picture came.
+    """
+
+    def __init__(self, settings: ImageSettings | None = None) -> None:
+        self.settings = settings if settings is not None else ImageSettings()
+
+    def __call__(
+        self, images: ImageInput | Sequence[ImageInput], *, return_tensors: Literal["pt", "np"] | None = None
+    ) -> ModelInputs:
+        """The same as `preprocess`."""
+        return self.preprocess(images, return_tensors=return_tensors)
+
+    def preprocess(
+        self, images: ImageInput | Sequence[ImageInput], *, return_tensors: Literal["pt", "np"] | None = None
+    ) -> ModelInputs:
+        """`pixel_values` float32 [batch, 3, size, size] for one picture, a list of them, or a four-dimensional array.
+
+        As "pt" (torch) or "np" (NumPy); without `return_tensors` a list with one NumPy array a picture. See
+        `read_image` for the forms a picture may have. Raises UnreadableImage naming the first picture that is broken.
+        """
+        if return_tensors not in ("pt", "np", None):
+            raise PreparationError(f"return_tensors must be 'pt', 'np' or None, got {return_tensors!r}")
+        batch = _as_batch(images)
+        size = self.settings.image_size
+        pixels = np.empty((len(batch), size, size, 3), np.uint8)
+        for index, image in enumerate(batch):
+            try:
+                pixels[index] = self.pixels(image)
+            except UnreadableImage as error:
+                raise UnreadableImage(image_name(image, index), error.reason) from error
+        values = self.normalize(torch.from_numpy(pixels))
+        if return_tensors == "pt":
+            return ModelInputs(pixel_values=values)
+        return ModelInputs(pixel_values=values.numpy() if return_tensors == "np" else list(values.numpy()))
+
+    def pixels(self, image: ImageInput, *, reduced: bool = False) -> UInt8[np.ndarray, "size size 3"]:
+        """Decode one picture and squash it to the square; safe to call from many threads.
+
+        With `reduced`, JPEG files at least four times larger than the square are decoded at 1/2, 1/4 or 1/8 of their
+        size, never below twice the square. Raises UnreadableImage.
+        """
+        size = self.settings.image_size
+        picture = read_image(image, at_least_px=2 * size if reduced else None)
+        return np.array(picture.resize((size, size), _FILTERS[self.settings.resample]))
+
+    def normalize(self, pixels: UInt8[Tensor, "batch height width 3"]) -> Float32[Tensor, "batch 3 height width"]:
+        """Bytes to what the image tower takes, on the device of `pixels`; raises ShapeError."""
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise ShapeError(
+                f"normalize takes uint8 pixels [batch, height, width, 3], got {pixels.dtype} {list(pixels.shape)}"
+            )
+        # divisors are tensors on the device: by a Python number, CUDA multiplies with a rounded reciprocal
+        scale, mean, std = (
+            torch.tensor(numbers, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+            for numbers in ([255.0], self.settings.image_mean, self.settings.image_std)
+        )
+        planes = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return planes.div_(scale).sub_(mean).div_(std)
+
+
+def _as_batch(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
+    if isinstance(images, np.ndarray | Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        return images
+    return [images]

@@ -1,0 +1,403 @@
+"""Embedding many inputs equals embedding each alone, whatever the batches, threads and broken ones among them."""
+
+import itertools
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from siglip.checkpoints import fingerprint
+from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
+from siglip.embedder import Embedder, Embeddings, Failure
+from siglip.errors import InputError, ShapeError
+from siglip.model import SiglipModel
+from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+from tests.conftest import ROOT
+
+WIDTH = 48
+
+
+@pytest.fixture(scope="module")
+def processor() -> SiglipProcessor:
+    vocabulary = ROOT / "siglip" / "assets" / "nano" / "spiece.model"
+    return SiglipProcessor(
+        SiglipImageProcessor(ImageSettings(image_size=24)), SiglipTokenizer(vocabulary, TextSettings(context_length=16))
+    )
+
+
+@pytest.fixture(scope="module")
+def model(processor: SiglipProcessor) -> SiglipModel:
+    text = SiglipTextConfig(
+        vocab_size=processor.tokenizer.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=16, projection_size=WIDTH,
+    )  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=WIDTH, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4, image_size=24, patch_size=8
+    )
+    config = SiglipConfig.from_text_vision_configs(text, vision)
+    return SiglipModel(config, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def embedder(model: SiglipModel, processor: SiglipProcessor) -> Embedder:
+    return Embedder(model, processor, device="cpu", dtype="float32", batch_size=4)
+
+
+def picture(seed: int, size: tuple[int, int] = (20, 30)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def alone(embedder: Embedder, image: object) -> np.ndarray:
+    """The slow way: one picture through the public processor and the given model."""
+    pixel_values = embedder.processor(images=image, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        return F.normalize(embedder.model.get_image_features(pixel_values), dim=-1)[0].numpy()
+
+
+def decoding_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("siglip-decode")]
+
+
+class Counted(Iterator[np.ndarray]):
+    """Pictures without end that know how many were taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __next__(self) -> np.ndarray:
+        self.taken += 1
+        return picture(self.taken % 5)
+
+
+# ---- pictures
+
+
+def test_each_row_is_the_unit_vector_of_its_picture_alone(embedder: Embedder) -> None:
+    # a large picture first: it is decoded last, and must stay first
+    images = [picture(0, (1500, 2000)), *map(picture, range(1, 11))]
+    found = embedder.embed_images(images)
+    assert found.vectors.dtype == np.float32 and found.indices.tolist() == list(range(11)) and not found.failures
+    np.testing.assert_allclose(found.vectors, [alone(embedder, image) for image in images], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    good=st.lists(st.booleans(), max_size=12),
+    batch_size=st.integers(1, 5),
+)
+def test_broken_pictures_are_reported_in_place_and_the_others_keep_their_vectors(
+    model: SiglipModel, processor: SiglipProcessor, embedder: Embedder, good: list[bool], batch_size: int
+) -> None:
+    images = [picture(index) if fine else f"/no/such/{index}.png" for index, fine in enumerate(good)]
+    found = Embedder(model, processor, device="cpu", dtype="float32", batch_size=batch_size).embed_images(images)
+    assert found.indices.tolist() == [index for index, fine in enumerate(good) if fine]
+    assert [(failure.index, failure.name) for failure in found.failures] == [
+        (index, f"/no/such/{index}.png") for index, fine in enumerate(good) if not fine
+    ]
+    for index, vector in zip(found.indices, found.vectors, strict=True):
+        np.testing.assert_allclose(vector, alone(embedder, images[index]), atol=1e-5)
+
+
+def test_a_failure_says_which_input_it_was_and_why(embedder: Embedder) -> None:
+    found = embedder.embed_images([picture(0), b"not a picture"])
+    (failure,) = found.failures
+    assert (failure.index, failure.name) == (1, "image 1")
+    assert "no picture" in failure.reason
+    assert repr(found) == f"Embeddings(1 vectors of width {WIDTH}, 1 failures)"
+
+
+def test_nothing_gives_no_rows_of_full_width(embedder: Embedder) -> None:
+    assert embedder.embed_images([]).vectors.shape == (0, WIDTH)
+    assert embedder.embed_images(["/no/such.png"]).vectors.shape == (0, WIDTH)
+    assert embedder.embed_texts([]).vectors.shape == (0, WIDTH)
+
+
+def test_the_same_lazy_picture_many_times_gives_the_same_row(embedder: Embedder, tmp_path: Path) -> None:
+    Image.fromarray(picture(3, (300, 300))).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as lazy:
+        found = embedder.embed_images([lazy] * 9)
+    np.testing.assert_allclose(found.vectors, [alone(embedder, tmp_path / "a.png")] * 9, atol=1e-5)
+
+
+def test_a_four_dimensional_array_is_a_batch_of_pictures(embedder: Embedder) -> None:
+    batch = np.stack([picture(0), picture(1)])
+    np.testing.assert_allclose(embedder.embed_images(batch), embedder.embed_images(list(batch)), atol=1e-6)
+
+
+@pytest.mark.parametrize("single", ["a.png", picture(0), torch.zeros(3, 4, 4)])
+def test_a_single_picture_where_many_are_expected_is_an_error(embedder: Embedder, single: object) -> None:
+    with pytest.raises(InputError, match=r"got a single .*; pass \[picture\]"):
+        embedder.stream_images(single)  # pyright: ignore[reportArgumentType]
+
+
+def test_progress_counts_every_input_once(embedder: Embedder) -> None:
+    steps: list[int] = []
+    embedder.embed_images([picture(0), "/no/such.png", picture(1)], progress=steps.append)
+    assert sum(steps) == 3
+    embedder.embed_texts(["a", "b", "a"], progress=steps.append)
+    assert sum(steps) == 6
+
+
+# ---- streams
+
+
+def test_an_endless_stream_is_read_two_batches_ahead_at_most(embedder: Embedder) -> None:
+    source = Counted()
+    with_positions = embedder.stream_images(source)
+    for yielded, result in enumerate(itertools.islice(with_positions, 50), start=1):
+        assert not isinstance(result, Failure) and result[0] == yielded - 1
+        assert source.taken <= yielded + 2 * embedder.batch_size
+    with_positions.close()
+
+
+def test_nothing_is_taken_before_the_first_result_is_asked_for(embedder: Embedder) -> None:
+    source = Counted()
+    embedder.stream_images(source)
+    assert source.taken == 0
+
+
+def test_closing_a_stream_ends_its_threads_and_takes_no_more(embedder: Embedder) -> None:
+    source = Counted()
+    stream = embedder.stream_images(source)
+    next(stream)
+    taken = source.taken
+    assert decoding_threads()
+    stream.close()
+    assert not decoding_threads() and source.taken == taken
+
+
+def test_an_error_of_the_source_reaches_the_caller_and_leaves_no_threads(embedder: Embedder) -> None:
+    def source() -> Iterator[np.ndarray]:
+        yield picture(0)
+        raise LookupError("the database is gone")
+
+    with pytest.raises(LookupError, match="the database is gone"):
+        embedder.embed_images(source())
+    assert not decoding_threads()
+
+
+def test_control_c_leaves_no_threads(embedder: Embedder) -> None:
+    def source() -> Iterator[np.ndarray]:
+        for index in itertools.count():
+            if index == 30:
+                signal.raise_signal(signal.SIGINT)
+            yield picture(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        embedder.embed_images(source())
+    assert not decoding_threads()
+
+
+# ---- texts
+
+
+def test_each_row_is_the_unit_vector_of_its_text_alone(embedder: Embedder) -> None:
+    texts = ["a cat", "two dogs on a very long lead that goes round and round the garden twice", "", "a cat", "tea"]
+    found = embedder.embed_texts(iter(texts))
+    input_ids = [embedder.processor(text=text, return_tensors="pt")["input_ids"] for text in texts]
+    with torch.no_grad():
+        expected = [F.normalize(embedder.model.get_text_features(ids), dim=-1)[0].numpy() for ids in input_ids]
+    np.testing.assert_allclose(found.vectors, expected, atol=1e-5)
+    assert found.indices.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_equal_texts_are_encoded_once(model: SiglipModel, processor: SiglipProcessor) -> None:
+    rows: list[int] = []
+    hook = model.text_model.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    embedder = Embedder(model, processor, device="cpu", dtype="float32", batch_size=4)
+    hook.remove()
+    found = embedder.embed_texts([f"text {index % 6}" for index in range(30)])
+    assert rows == [4, 2]
+    np.testing.assert_array_equal(found.vectors[:6], found.vectors[24:])
+
+
+def test_what_is_no_text_is_reported_and_the_others_go_on(embedder: Embedder) -> None:
+    found = embedder.embed_texts(text for text in ("a", None, "b", "\ud800", "a"))  # pyright: ignore[reportArgumentType]
+    assert found.indices.tolist() == [0, 2, 4]
+    assert [failure.index for failure in found.failures] == [1, 3]
+    assert found.failures[0].reason == "must be a string, got NoneType: None"
+    assert "lone surrogate" in found.failures[1].reason and found.failures[1].name == r"'\ud800'"
+    np.testing.assert_allclose(found.vectors, embedder.embed_texts(["a", "b", "a"]).vectors, atol=1e-6)
+
+
+def test_a_single_text_where_many_are_expected_is_an_error(embedder: Embedder) -> None:
+    with pytest.raises(InputError, match=r"got the single text 'a cat'; pass \[text\]"):
+        embedder.embed_texts("a cat")
+
+
+# ---- labels
+
+
+def test_labels_are_averaged_over_templates_and_normalised_again(embedder: Embedder) -> None:
+    first = embedder.embed_texts(["a cat.", "a {braced} pig."]).vectors
+    second = embedder.embed_texts(["drawing of cat", "drawing of {braced} pig"]).vectors
+    expected = (first + second) / 2
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = embedder.embed_labels(["cat", "{braced} pig"], ["a {}.", "drawing of {}"])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(embedder.embed_labels(["cat"], "a {}."), first[:1], atol=1e-6)
+
+
+def test_labels_met_before_are_not_encoded_again(model: SiglipModel, processor: SiglipProcessor) -> None:
+    rows: list[int] = []
+    hook = model.text_model.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    embedder = Embedder(model, processor, device="cpu", dtype="float32")
+    hook.remove()
+    before = embedder.embed_labels(["cat", "dog"], ["{}", "a {}"])
+    before[:] = 0.0  # what the caller does with it is not seen again
+    found = embedder.embed_labels(["pig", "dog", "cat", "dog"], ["{}", "a {}"])
+    assert rows == [4, 2]
+    np.testing.assert_allclose(
+        found, Embedder(model, processor).embed_labels(["pig", "dog", "cat", "dog"], ["{}", "a {}"]), atol=1e-6
+    )
+    embedder.embed_labels(["cat"], ["a {}", "{}"])
+    assert rows == [4, 2, 2]
+
+
+def test_many_prompts_are_encoded_in_blocks_with_the_same_result(
+    model: SiglipModel, processor: SiglipProcessor
+) -> None:
+    embedder = Embedder(model, processor, device="cpu", dtype="float32", batch_size=256)
+    templates = [f"{number} {{}}" for number in range(1100)]
+    prompts = [template.replace("{}", "pig") for template in templates]
+    mean = embedder.embed_texts(prompts).vectors.mean(axis=0)
+    found = embedder.embed_labels(["cat", "pig"], templates)
+    np.testing.assert_allclose(found[1], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates", "message"),
+    [
+        ([], "a {}", "at least one text"),
+        ("cat", "a {}", "at least one text, got 'cat'"),
+        (["cat"], [], "at least one template"),
+        (["cat"], ["a {}", "a cat"], "template 'a cat' has no {}"),
+        (["\ud800"], "{}", "lone surrogate"),
+    ],
+)
+def test_labels_and_templates_that_make_no_sense_are_errors(
+    embedder: Embedder, labels: list[str], templates: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        embedder.embed_labels(labels, templates)
+
+
+# ---- scores
+
+
+def test_logits_are_scaled_and_shifted_cosines_and_probabilities_their_sigmoid(embedder: Embedder) -> None:
+    # a fresh model has t = 10 and b = -10
+    images, texts = np.eye(2, 3, dtype=np.float32), np.array([[0, 1, 0]], dtype=np.float32)
+    np.testing.assert_allclose(embedder.logits(images, texts), [[-10.0], [0.0]], atol=1e-5)
+    np.testing.assert_allclose(embedder.probabilities(images, texts), [[4.5397868e-05], [0.5]], rtol=1e-4)
+    with pytest.raises(ShapeError, match="3 wide and text vectors 2"):
+        embedder.logits(images, texts[:, :2])
+
+
+def test_scores_equal_those_of_the_model(embedder: Embedder) -> None:
+    images, texts = [picture(0), picture(1)], ["a", "b", "c"]
+    with torch.no_grad():
+        expected = embedder.model(**embedder.processor(text=texts, images=images, return_tensors="pt"))
+    found = embedder.logits(embedder.embed_images(images).vectors, embedder.embed_texts(texts).vectors)
+    np.testing.assert_allclose(found, expected.logits_per_image, atol=1e-5)
+
+
+# ---- device, dtype, identity
+
+
+def test_the_given_model_stays_as_it_was(model: SiglipModel, processor: SiglipProcessor) -> None:
+    model.train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    embedder = Embedder(model, processor, device="cpu", dtype=torch.bfloat16)
+    embedder.embed_texts(["a"])
+    assert model.training and all(weight.requires_grad for weight in model.parameters())
+    for name, weight in model.state_dict().items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, before[name])
+
+
+def test_bfloat16_moves_directions_little_and_vectors_stay_float32(
+    model: SiglipModel, processor: SiglipProcessor, embedder: Embedder
+) -> None:
+    half = Embedder(model, processor, device="cpu", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    images = [picture(index) for index in range(5)]
+    found, exact = half.embed_images(images).vectors, embedder.embed_images(images).vectors
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, exact)
+    assert (found * exact).sum(axis=1).min() > 0.999
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-6)
+
+
+def test_the_fingerprint_is_that_of_the_checkpoint_in_every_dtype(
+    model: SiglipModel, processor: SiglipProcessor, embedder: Embedder
+) -> None:
+    assert embedder.fingerprint == fingerprint(model, processor)
+    assert Embedder(model, processor, device="cpu", dtype="bfloat16").fingerprint == embedder.fingerprint
+    with torch.no_grad():
+        model.logit_bias.add_(1.0)
+        other = Embedder(model, processor).fingerprint
+        model.logit_bias.sub_(1.0)
+    assert other != embedder.fingerprint
+
+
+def test_it_loads_a_folder_and_the_built_in_model(
+    model: SiglipModel, processor: SiglipProcessor, embedder: Embedder, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = Embedder.from_pretrained(tmp_path, device="cpu", dtype="float32")
+    assert loaded.fingerprint == embedder.fingerprint
+    np.testing.assert_allclose(loaded.embed_texts(["a"]), embedder.embed_texts(["a"]), atol=1e-6)
+    nano = Embedder.from_pretrained("nano", device="cpu")
+    teapot, penguin = (ROOT / "samples" / name for name in ("teapot.png", "penguin.png"))
+    images: Embeddings = nano.embed_images([teapot, penguin])
+    scores = nano.logits(images.vectors, nano.embed_texts(["a teapot", "a penguin"]).vectors)
+    assert scores.argmax(axis=0).tolist() == [0, 1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize("device", [0, "cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do(
+    model: SiglipModel, processor: SiglipProcessor, device: int | str
+) -> None:
+    with pytest.raises(InputError, match=r"sees 0 here; leave `device` out .*or install"):
+        Embedder(model, processor, device=device)
+
+
+def test_auto_takes_what_is_there(model: SiglipModel, processor: SiglipProcessor) -> None:
+    embedder = Embedder(model, processor)
+    assert embedder.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert embedder.dtype in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device 'gpu' is none; expected 'auto', 'cpu'"),
+        ({"dtype": "int8"}, "dtype 'int8' is none; expected 'auto', 'float32'"),
+        ({"dtype": torch.float64}, "dtype torch.float64 is none"),
+        ({"dtype": "nn"}, "dtype 'nn' is none"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_options_that_are_none_are_errors(
+    model: SiglipModel, processor: SiglipProcessor, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Embedder(model, processor, **options)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_vectors_of_the_cpu(model: SiglipModel, processor: SiglipProcessor, embedder: Embedder) -> None:
+    images = [picture(index) for index in range(9)]
+    found = Embedder(model, processor, device=0, dtype="float32").embed_images(images)
+    np.testing.assert_allclose(found.vectors, embedder.embed_images(images).vectors, atol=1e-4)

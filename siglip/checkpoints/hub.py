@@ -1,0 +1,81 @@
+"""A name -> a path on this machine: the built-in model, a folder or file, or a repository of the Hugging Face hub."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+from siglip.errors import CheckpointError, DownloadError
+from siglip.files import settle
+from siglip.pretrained import HubOptions, StrPath
+from siglip.releases import RELEASES
+
+BUILT_IN = "nano"
+
+CONFIG_FILES = ("config.json", "open_clip_config.json")
+PREPARATION_FILES = (
+    *CONFIG_FILES,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "spiece.model",
+    "tokenizer.json",
+)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors", "open_clip_model.safetensors")
+# fetched only where there is none of the above, since many repositories hold the same weights twice
+_OTHER_WEIGHTS = ("open_clip_pytorch_model.bin", "*.npz")
+MODEL_FILES = (*CONFIG_FILES, *_WEIGHTS)
+
+
+def resolve(
+    source: StrPath, *, files: Sequence[str] = PREPARATION_FILES + MODEL_FILES, **hub: Unpack[HubOptions]
+) -> Path:
+    """The folder or file that `source` means: "nano", a path that exists, or a hub name "owner/name".
+
+    Of a hub repository only `files` are fetched, into the hub's own cache. A folder whose last save was interrupted is
+    put in order. Raises CheckpointError for a source that is none of the three, DownloadError if the hub has no such
+    repository or cannot be reached, NotYetSupported for the two NaFlex checkpoints.
+    """
+    name = str(source)
+    if name == BUILT_IN:
+        return Path(__file__).parents[1] / "assets" / BUILT_IN
+    path = Path(source).expanduser()
+    if path.exists():
+        settle(path if path.is_dir() else path.parent)
+        return path
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or path.suffix in (".npz", ".safetensors", ".bin"):
+        raise CheckpointError(
+            f"{name!r} is no folder or file here; expected {BUILT_IN!r}, a path that exists, or a hub name such as "
+            f"{_nearest(name)!r}"
+        )
+    for release in RELEASES:
+        if release.name == name:
+            # a NaFlex one says so before anything is downloaded
+            _ = release.config
+    folder = _download(name, files, hub)
+    if set(_WEIGHTS) <= set(files) and not any(folder.glob("*model*.safetensors*")):
+        folder = _download(name, [*files, *_OTHER_WEIGHTS], hub)
+    return folder
+
+
+def _download(name: str, files: Sequence[str], hub: HubOptions) -> Path:
+    # imported here: local folders need neither the library nor its start-up time
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files), **hub))
+    # the client also lets errors of its HTTP library through, which is not the same one in all of its versions
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DownloadError(
+            f"{name!r} could not be had from the hub ({reason}). Check the name, the revision and, for a private or "
+            "gated model, the token. Without network: download it elsewhere, copy the folder to this machine and give "
+            "its path; HF_HUB_OFFLINE=1 uses what the cache already holds"
+        ) from error
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    names = [release.name for release in RELEASES]
+    return difflib.get_close_matches(f"google/{Path(name).name}", names, n=1, cutoff=0.0)[0]

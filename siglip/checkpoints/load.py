@@ -1,0 +1,224 @@
+"""Files -> models, configurations, processors.
+
+A model is built without memory, then takes the tensors of the file as they are mapped there: loading costs the pages
+that are used. Where numbers must change (another dtype or device) that is done tensor by tensor.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from siglip.checkpoints import big_vision, huggingface, open_clip, preparation
+from siglip.checkpoints.hub import CONFIG_FILES, MODEL_FILES, PREPARATION_FILES, resolve
+from siglip.checkpoints.match import CLASSIFIER, find_tensors
+from siglip.checkpoints.tensors import Checkpoint, StoredTensor
+from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
+from siglip.errors import CheckpointError, ConfigError
+from siglip.model import SiglipForImageClassification, SiglipTextModel, SiglipVisionModel, resize_position_embedding
+from siglip.pretrained import HubOptions, StrPath
+from siglip.processing import SiglipImageProcessor, SiglipTokenizer
+
+_Kind = TypeVar("_Kind")
+
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+_FLOAT32 = ("logit_scale", "logit_bias")
+# converted tensors leave pages of the file behind, which are let go of each time so many bytes have been converted
+_RELEASE_BYTES = 64 * 2**20
+
+
+def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -> _Kind:
+    """The configuration of a checkpoint in any of the three layouts; see SiglipConfig.from_pretrained."""
+    path = resolve(source, files=CONFIG_FILES, **hub)
+    if not issubclass(kind, SiglipConfig):
+        raise ConfigError(f"a checkpoint's configuration is a SiglipConfig, got {kind.__name__}; take one tower of it")
+    return layout_of(path).read_config(path)
+
+
+def load_model(
+    kind: type[_Kind],
+    source: StrPath,
+    *,
+    dtype: torch.dtype | str = "float32",
+    device: torch.device | str | int | None = None,
+    attn_implementation: str = "sdpa",
+    image_size: int | None = None,
+    labels: Sequence[str] | None = None,
+    **hub: Unpack[HubOptions],
+) -> _Kind:
+    """A model in evaluation mode from a checkpoint in any of the three layouts; see SiglipModel.from_pretrained.
+
+    Towers and classifiers load from checkpoints of the whole model too. A classifier keeps the stored head unless
+    `labels` are given; without either it gets a fresh one for two classes. Temperature and bias stay float32.
+
+    With `image_size`, pictures must come in that size: set `processor.image_processor.settings` to
+    `dataclasses.replace(processor.image_processor.settings, image_size=...)`. The processor of a folder into which
+    this model was saved does so by itself.
+    """
+    if attn_implementation != "sdpa":
+        raise ConfigError(
+            f"attn_implementation={attn_implementation!r}, but attention here is always PyTorch's scaled dot product, "
+            "which chooses the fastest kernel itself; pass 'sdpa' or nothing"
+        )
+    checkpoint = open_checkpoint(resolve(source, files=MODEL_FILES, **hub))
+    fresh_head = issubclass(kind, SiglipForImageClassification) and (
+        labels is not None or CLASSIFIER[0] not in checkpoint.tensors
+    )
+    model = build_empty(kind, _config(kind, checkpoint.config, image_size, labels))
+    tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
+    state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=_device(device))
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def load_processing(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -> _Kind:
+    """A tokenizer, an image processor or both; see SiglipProcessor.from_pretrained.
+
+    Where the folder also holds a model, its context length and image size go before what the other files say.
+    """
+    path = resolve(source, files=PREPARATION_FILES, **hub)
+    folder = path if path.is_dir() else path.parent
+    layouts = _layouts(path)
+    config: SiglipConfig | None = layouts[0].read_config(path) if layouts else None
+    context_length = config.text_config.max_position_embeddings if config else None
+    made: Any = kind
+    if issubclass(kind, SiglipTokenizer):
+        made = preparation.read_tokenizer(folder, context_length)
+    elif issubclass(kind, SiglipImageProcessor):
+        made = kind(image_settings(path, config))
+    else:
+        image_processor = SiglipImageProcessor(image_settings(path, config))
+        made = made(image_processor, preparation.read_tokenizer(folder, context_length))
+    return made
+
+
+def build_empty(kind: type, config: object) -> Any:
+    """A model whose tensors have a shape and a dtype but no memory."""
+    with torch.device("meta"), _NothingDrawn():
+        return kind(config)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out drawing from the normal distribution, which without memory loads an algebra library: seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
+def layout_of(path: Path) -> ModuleType:
+    """The module that reads a folder or file; raises CheckpointError if none does."""
+    layouts = _layouts(path)
+    if not layouts:
+        raise CheckpointError(
+            f"{path} holds no checkpoint; expected a folder with {huggingface.CONFIG} and {huggingface.SINGLE}, one "
+            f"with {open_clip.CONFIG} and {open_clip.WEIGHTS}, or an .npz file of big_vision"
+        )
+    return layouts[0]
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """What a folder or file holds, unread."""
+    return layout_of(path).read(path)
+
+
+def image_settings(path: Path, config: SiglipConfig | None) -> ImageSettings:
+    """How the checkpoint at `path` prepares pictures, at the image size of its model if there is one.
+
+    Where no file says it, as for a bare `.npz`, it is done as for the published checkpoints with that vocabulary.
+    """
+    folder = path if path.is_dir() else path.parent
+    settings = preparation.read_image_settings(folder)
+    if config is None:
+        if settings is None:
+            raise CheckpointError(
+                f"{folder} has no {preparation.IMAGE}; copy it there from the checkpoint, or save its processor there"
+            )
+        return settings
+    if settings is None and open_clip.holds(path):
+        settings = open_clip.read_image_settings(path)
+    if settings is None:
+        settings = ImageSettings(resample="bilinear" if config.text_config.vocab_size == 256000 else "bicubic")
+    return replace(settings, image_size=config.vision_config.image_size)
+
+
+def _layouts(path: Path) -> list[ModuleType]:
+    return [layout for layout in (open_clip, huggingface, big_vision) if layout.holds(path)]
+
+
+def _config(
+    kind: type, config: SiglipConfig, image_size: int | None, labels: Sequence[str] | None
+) -> SiglipConfig | SiglipTextConfig | SiglipVisionConfig:
+    """The configuration to build a model of that class with."""
+    if labels is not None:
+        if not issubclass(kind, SiglipForImageClassification):
+            raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
+        config = config.with_labels(list(labels))
+    if image_size is not None:
+        config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
+    if issubclass(kind, SiglipTextModel):
+        return config.text_config
+    return config.vision_config if issubclass(kind, SiglipVisionModel) else config
+
+
+def _read(
+    model: nn.Module,
+    tensors: dict[str, StoredTensor],
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    converted_bytes = 0
+    for name, parameter in model.state_dict().items():
+        target = torch.float32 if name in _FLOAT32 else dtype
+        if name not in tensors:
+            # the fresh head of a classifier starts at zero
+            state[name] = torch.zeros(parameter.shape, dtype=target, device=device)
+            continue
+        stored = tensors[name].read()
+        tensor = stored
+        if stored.ndim == 2 and stored.shape != parameter.shape:
+            # of all shapes that differ only that of the position embeddings comes so far
+            side = math.isqrt(parameter.shape[0])
+            tensor = resize_position_embedding(stored.float(), (side, side), method="corner-bilinear")
+        state[name] = tensor.reshape(parameter.shape).to(device, target).contiguous()
+        converted_bytes += stored.nbytes if state[name].data_ptr() != stored.data_ptr() else 0
+        if converted_bytes >= _RELEASE_BYTES:
+            converted_bytes = 0
+            checkpoint.release()
+    return state
+
+
+def _dtype(dtype: torch.dtype | str, tensors: dict[str, StoredTensor]) -> torch.dtype:
+    if dtype == "auto":
+        return max(tensors.values(), key=lambda tensor: math.prod(tensor.shape)).dtype
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)} or 'auto' (as stored), got {dtype!r}")
+    return _DTYPES[name]
+
+
+def _device(device: torch.device | str | int | None) -> torch.device:
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device must be 'auto', a device such as 'cpu' or 'cuda:0', or its number, got {device!r}"
+        ) from error

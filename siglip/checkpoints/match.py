@@ -1,0 +1,88 @@
+"""A model and a checkpoint -> the tensors of the one in the other, unread, or one error that lists what is wrong."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from siglip.checkpoints.tensors import Checkpoint, Rule, StoredTensor, translate
+from siglip.errors import TensorMismatch
+from siglip.model import SiglipForImageClassification, SiglipTextModel, SiglipVisionModel
+
+POSITIONS = "vision_model.embeddings.position_embedding.weight"
+CLASSIFIER = ("classifier.weight", "classifier.bias")
+
+# buffers in files of old versions of transformers; models make them themselves
+_HARMLESS = "position_ids"
+_LISTED = 20
+
+
+def full_prefix(kind: type) -> str:
+    """What comes before the names of a model of that class in a checkpoint of the whole model."""
+    if issubclass(kind, SiglipTextModel):
+        return "text_model."
+    return "vision_model." if issubclass(kind, SiglipVisionModel) else ""
+
+
+def find_tensors(model: nn.Module, checkpoint: Checkpoint, *, fresh_head: bool = False) -> dict[str, StoredTensor]:
+    """The tensors of `model` by their names there, shapes checked; without a classifier's head if it is a fresh one.
+
+    Position embeddings keep the number they have in the file. Raises TensorMismatch under the names of the file.
+    """
+    prefix = full_prefix(type(model))
+    wanted = {prefix + name: StoredTensor.of(tensor) for name, tensor in model.state_dict().items()}
+    if fresh_head:
+        wanted = {name: tensor for name, tensor in wanted.items() if name not in CLASSIFIER}
+    if POSITIONS in wanted:
+        stored = checkpoint.config.vision_config
+        wanted[POSITIONS] = StoredTensor.of(torch.empty(stored.num_patches, stored.hidden_size, device="meta"))
+    rules = checkpoint.rules if checkpoint.rules is not None else [Rule(name, name) for name in wanted]
+    needed = [rule for rule in rules if rule.target in wanted]
+    _check(checkpoint, translate((rule.back() for rule in needed), wanted), _unexpected(model, checkpoint, rules))
+    found = translate(needed, checkpoint.tensors)
+    return {name.removeprefix(prefix): found[name] for name in wanted}
+
+
+def _unexpected(model: nn.Module, checkpoint: Checkpoint, rules: Sequence[Rule]) -> list[str]:
+    """Names in the file that nothing reads, but for those of the parts that `model` does not have."""
+    prefix = full_prefix(type(model))
+    ignored: tuple[str, ...] = ()
+    if isinstance(model, SiglipForImageClassification):
+        prefix, ignored = "vision_model.", ("vision_model.head.",)
+    known = {rule.source for rule in rules}
+    return [
+        name
+        for name in checkpoint.tensors
+        if name not in known
+        and not name.endswith(_HARMLESS)
+        # only a file with our names tells which part of the model an unknown name belongs to
+        and (checkpoint.rules is not None or (name.startswith(prefix) and not name.startswith(ignored)))
+    ]
+
+
+def _check(checkpoint: Checkpoint, expected: dict[str, StoredTensor], unexpected: list[str]) -> None:
+    found = checkpoint.tensors
+    missing = [name for name in expected if name not in found]
+    misshapen = [
+        f"{name} is {list(found[name].shape)} instead of {list(expected[name].shape)}"
+        for name in expected
+        if name in found and _squeezed(found[name].shape) != _squeezed(expected[name].shape)
+    ]
+    if not missing and not unexpected and not misshapen:
+        return
+    problems = (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshapen))
+    parts = [f"{len(names)} {word}: {_listed(names)}" for word, names in problems if names]
+    raise TensorMismatch(
+        f"{checkpoint.path} does not fit its configuration. {'. '.join(parts)}. "
+        "Take weights and configuration from the same checkpoint, and load it with the class that it was saved from"
+    )
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    # a single number is stored with and without an axis
+    return () if shape == (1,) else shape
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

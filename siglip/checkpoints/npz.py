@@ -1,0 +1,109 @@
+"""`.npz` archives array by array: shapes without reading, layers of a stack one at a time, nothing unpickled."""
+
+import functools
+import math
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from siglip.checkpoints.tensors import StoredTensor
+from siglip.errors import CheckpointError
+
+# numpy has no bfloat16; the original code stores it as two raw bytes
+_DTYPES = {"<f4": torch.float32, "<f2": torch.float16, "|V2": torch.bfloat16, "<f8": torch.float64}
+
+
+class NpzArray:
+    """One array of an archive. Uncompressed it is read from its place in the file, compressed it is unpacked whole."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        with archive.open(member) as stream:
+            self.shape, self._fortran_order, self._dtype = _read_header(stream)
+            header_bytes = stream.tell()
+        self._path = path
+        self._name = member.filename
+        in_place = member.compress_type == zipfile.ZIP_STORED and not self._fortran_order
+        self._start = _data_start(archive, member) + header_bytes if in_place else None
+
+    def stored(self) -> StoredTensor:
+        """The whole array; raises CheckpointError if it holds no floating-point numbers."""
+        return StoredTensor(self.shape, self._torch_dtype(), lambda: self._to_torch(self._read(0, self.shape)))
+
+    def layer(self, index: int) -> StoredTensor:
+        """What stands at one place of the first axis."""
+        shape = self.shape[1:]
+        first = index * math.prod(shape)
+        return StoredTensor(shape, self._torch_dtype(), lambda: self._to_torch(self._read(first, shape)))
+
+    def _read(self, first: int, shape: tuple[int, ...]) -> np.ndarray:
+        count = math.prod(shape)
+        if self._start is None:
+            return self._unpacked.reshape(-1)[first : first + count].reshape(shape)
+        # not mapped into memory: nearly every array is transposed next, which would leave file and copy side by side
+        offset = self._start + first * self._dtype.itemsize
+        return np.fromfile(self._path, self._dtype, count, offset=offset).reshape(shape)
+
+    @functools.cached_property
+    def _unpacked(self) -> np.ndarray:
+        with zipfile.ZipFile(self._path) as archive, archive.open(self._name) as stream:
+            return np.ascontiguousarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+    def _torch_dtype(self) -> torch.dtype:
+        if self._dtype.str not in _DTYPES:
+            raise CheckpointError(
+                f"{self._path}: {self._name} holds {self._dtype} numbers, expected float32, float16 or bfloat16"
+            )
+        return _DTYPES[self._dtype.str]
+
+    def _to_torch(self, array: np.ndarray) -> Tensor:
+        if self._torch_dtype() == torch.bfloat16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+
+def read_npz(path: Path) -> dict[str, NpzArray]:
+    """Every array of an archive by its name, unread; raises CheckpointError for a broken one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                member.filename.removesuffix(".npy"): NpzArray(path, archive, member) for member in archive.infolist()
+            }
+    except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read as .npz ({error}); get the file again") from error
+
+
+def write_npz(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Write an uncompressed archive, reading one tensor at a time."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, tensor in tensors.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, _to_numpy(tensor.read().contiguous()), allow_pickle=False)
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view("V2")
+    return tensor.numpy()
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _data_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    # the header before the data is not always as long as the one in the directory of the archive
+    file = archive.fp
+    assert file is not None
+    file.seek(member.header_offset)
+    header = file.read(30)
+    name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
+    return member.header_offset + len(header) + name_bytes + extra_bytes

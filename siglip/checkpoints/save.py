@@ -1,0 +1,111 @@
+"""Models and processors -> files, and one layout -> another; a crash at any moment leaves the previous state."""
+
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+from torch import nn
+
+from siglip.checkpoints import big_vision, huggingface, open_clip, preparation
+from siglip.checkpoints.hub import resolve
+from siglip.checkpoints.load import build_empty, image_settings, open_checkpoint
+from siglip.checkpoints.match import find_tensors
+from siglip.checkpoints.tensors import StoredTensor
+from siglip.config import SiglipConfig
+from siglip.errors import CheckpointError, ConfigError
+from siglip.files import replacing_together
+from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
+from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
+from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+
+_LAYOUTS = {"huggingface": huggingface, "big_vision": big_vision, "open_clip": open_clip}
+_MAX_SHARD_BYTES = 5_000_000_000
+
+
+def save_model(model: PretrainedModel, folder: StrPath, *, max_shard_bytes: int = _MAX_SHARD_BYTES) -> None:
+    """Write `config.json` and safetensors, read by our class and by transformers' class of the same name."""
+    made: Any = model
+    tensors = {name: StoredTensor.of(tensor) for name, tensor in made.state_dict().items()}
+    target = Path(folder)
+    with replacing_together(target, obsolete=huggingface.weight_files(target)) as staging:
+        huggingface.write(
+            staging, _whole_config(made), tensors, class_name=_class_name(made), max_shard_bytes=max_shard_bytes
+        )
+
+
+def save_processing(processing: PretrainedProcessing, folder: StrPath) -> None:
+    """Write the files of a tokenizer, an image processor or both, read by our classes and by transformers'."""
+    # a nested image processor from elsewhere would go before the one we write
+    obsolete = () if isinstance(processing, SiglipTokenizer) else (preparation.NESTED,)
+    with replacing_together(folder, obsolete=obsolete) as staging:
+        if isinstance(processing, SiglipProcessor | SiglipImageProcessor):
+            images = processing.image_processor if isinstance(processing, SiglipProcessor) else processing
+            preparation.write_image_settings(staging, images.settings)
+        if isinstance(processing, SiglipProcessor | SiglipTokenizer):
+            tokenizer = processing.tokenizer if isinstance(processing, SiglipProcessor) else processing
+            preparation.write_tokenizer(staging, tokenizer)
+
+
+def convert(
+    source: StrPath,
+    destination: StrPath,
+    to: Literal["huggingface", "big_vision", "open_clip"],
+    **hub: Unpack[HubOptions],
+) -> Path:
+    """Write the checkpoint of a whole model into the folder `destination` in another layout; returns the folder.
+
+    Numbers stay bit for bit what they are, in the dtype they have. The files of the preparation are written beside
+    the weights; a source without vocabulary gives a destination without. Raises CheckpointError if `destination` holds
+    a checkpoint of another layout, or if the layout cannot hold this model.
+    """
+    if to not in _LAYOUTS:
+        raise ConfigError(f"there is no layout {to!r} to convert to; expected {', '.join(map(repr, _LAYOUTS))}")
+    target = Path(destination)
+    _check_destination(target, to)
+    path = resolve(source, **hub)
+    checkpoint = open_checkpoint(path)
+    config = checkpoint.config
+    tensors = find_tensors(build_empty(SiglipModel, config), checkpoint)
+    images = image_settings(path, config)
+    folder = path if path.is_dir() else path.parent
+    texts = None
+    if any((folder / name).is_file() for name in preparation.VOCABULARIES):
+        texts = preparation.read_tokenizer(folder, config.text_config.max_position_embeddings)
+    obsolete = huggingface.weight_files(target) if to == "huggingface" else ()
+    with replacing_together(target, obsolete=obsolete) as staging:
+        if to == "huggingface":
+            huggingface.write(
+                staging, config, tensors, class_name=SiglipModel.__name__, max_shard_bytes=_MAX_SHARD_BYTES
+            )
+        elif to == "big_vision":
+            big_vision.write(staging, config, tensors)
+        else:
+            open_clip.write(staging, config, tensors, image=images, text=texts.settings if texts else None)
+        preparation.write_image_settings(staging, images)
+        if texts is not None:
+            preparation.write_tokenizer(staging, texts)
+    return target
+
+
+def _check_destination(folder: Path, to: str) -> None:
+    if folder.is_file() or folder.suffix in (".npz", ".safetensors", ".bin"):
+        raise CheckpointError(f"{folder} must be a folder, since several files are written; give a folder's name")
+    for name, layout in _LAYOUTS.items():
+        if name != to and folder.is_dir() and layout.holds(folder):
+            raise CheckpointError(
+                f"{folder} already holds a checkpoint in the layout {name}, and two in one folder would be mistaken "
+                "for each other; give another folder"
+            )
+
+
+def _class_name(model: nn.Module) -> str:
+    kinds = (SiglipModel, SiglipTextModel, SiglipVisionModel, SiglipForImageClassification)
+    return next(kind.__name__ for kind in kinds if isinstance(model, kind))
+
+
+def _whole_config(model: nn.Module) -> SiglipConfig:
+    if isinstance(model, SiglipTextModel):
+        return SiglipConfig(text_config=model.config)
+    if isinstance(model, SiglipVisionModel):
+        return SiglipConfig(vision_config=model.config)
+    config: Any = model.config
+    return config

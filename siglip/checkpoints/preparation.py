@@ -125,6 +125,8 @@ def write_tokenizer(folder: Path, tokenizer: SiglipTokenizer) -> None:
         "model_max_length": tokenizer.settings.context_length,
         "do_lower_case": tokenizer.settings.clean != "none",
         "clean": tokenizer.settings.clean,
+        # without it other libraries make a mask too, and their models then hide the padding
+        "model_input_names": ["input_ids"],
     }
     write_json(folder / TEXT, {**(read_json(beside) if beside.is_file() else template), **settings})
 

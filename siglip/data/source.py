@@ -1,0 +1,110 @@
+"""What every source of samples offers: index -> picture, captions, label. Tables and shards are where they lie."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from siglip.data.order import Order
+from siglip.errors import BrokenSample, DataError
+
+# what a folder or a shard is searched for
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One picture and what is said of it.
+
+    `captions`: the main one first. `label`: index into the source's `label_names`, -1 where unknown. `concept`:
+    pictures with the same one show the same thing. `image` is None where it was not asked for. `facts`: all entries of
+    the sample's .json, such as its licence; `pack` carries them on.
+    """
+
+    name: str
+    image: bytes | str | Path | Image.Image | None
+    captions: tuple[str, ...]
+    label: int = -1
+    concept: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Source(Protocol):
+    """Samples by number, in any order, from any process."""
+
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, *, image: bool = True) -> Sample:
+        """One sample; `image=False` reads no picture. Raises BrokenSample if it cannot be used."""
+        ...
+
+    def order(self, seed: int, epoch: int) -> Order:
+        """The order of pass `epoch`: a pure function of both numbers."""
+        ...
+
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Bring near what is far: fetch what these samples will need, if anything. May be called from a thread."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest of names, sizes and count: another one when the data change, without reading pictures."""
+        ...
+
+
+class Subset:
+    """Some samples of a source, numbered as in `indices`: a held-out part, or all but the broken ones."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self._source = source
+        self._indices = np.asarray(indices, np.int64)
+        outside = self._indices[(self._indices < 0) | (self._indices >= len(source))]
+        if len(outside):
+            raise DataError(f"there are samples 0 to {len(source) - 1}, the subset asks for {outside[:5].tolist()}")
+        if len(np.unique(self._indices)) < len(self._indices):
+            raise DataError("a subset takes each sample once, but some indices are given twice; drop the repetitions")
+        self.label_names = source.label_names
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def sample(self, index: int, *, image: bool = True) -> Sample:
+        """Sample `indices[index]` of the whole."""
+        return self._source.sample(int(self._indices[index]), image=image)
+
+    def order(self, seed: int, epoch: int) -> Order:
+        """The whole's order with the others left out, so that shards are still walked window by window."""
+        place = np.full(len(self._source), -1)
+        place[self._indices] = np.arange(len(self))
+        order = place[self._source.order(seed, epoch)]
+        return order[order >= 0]
+
+    def prepare(self, indices: Sequence[int]) -> None:
+        """What the whole does for these samples."""
+        self._source.prepare(self._indices[list(indices)].tolist())
+
+    def fingerprint(self) -> str:
+        """Differs with the whole and with the choice."""
+        return digest([self._source.fingerprint(), self._indices.tobytes().hex()])
+
+
+def usable_captions(name: str, captions: Sequence[Any]) -> tuple[str, ...]:
+    """Captions without blank and repeated ones, in their order; raises BrokenSample if none is left."""
+    # a lone surrogate, which JSON can spell, is no character and has no tokens
+    texts = (text.encode("utf-8", "replace").decode().strip() for text in captions if isinstance(text, str))
+    kept = tuple(dict.fromkeys(text for text in texts if text))
+    if not kept:
+        raise BrokenSample(name, "it has no caption")
+    return kept
+
+
+def digest(parts: Sequence[str]) -> str:
+    """Hex sha256 of the parts, one a line."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

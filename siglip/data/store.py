@@ -1,0 +1,235 @@
+"""Shard path or URL -> a plain tar on this machine and the positions of its samples, both kept in a cache folder.
+
+A local .tar is read where it lies. A .tar.gz is unpacked into the cache once (and takes its unpacked size there), since
+the middle of a gzip file cannot be reached without its beginning. A remote shard is fetched whole when first needed;
+the longest unused ones make room. Delete the cache folder when remote shards change under the same name.
+"""
+
+import fcntl
+import gzip
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+from siglip.data.source import IMAGE_SUFFIXES, digest
+from siglip.errors import DataError, DownloadError
+from siglip.files import replacing
+
+# what of a sample is read, and the suffixes it is told by
+PARTS = ("image", "txt", "json", "cls")
+_TRIES = 3
+
+
+def default_cache() -> Path:
+    """`shards` in $SIGLIP_CACHE, else in `siglip` in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("SIGLIP_CACHE") or user / "siglip") / "shards"
+
+
+def is_remote(url: str) -> bool:
+    """Whether fsspec must fetch it."""
+    return "://" in url
+
+
+class ShardStore:
+    """Ranges of shards, by URL. It keeps no file open, so it may be forked, pickled and used by threads.
+
+    `fetched_bytes` bounds what remote shards take on disk. Keep it well above a window of shards (see `epoch_order`),
+    or shards are fetched more than once.
+    """
+
+    def __init__(self, folder: Path | None = None, *, fetched_bytes: int = 50 * 10**9) -> None:
+        self.folder = folder if folder is not None else default_cache()
+        self._fetched_bytes = fetched_bytes
+        self._names: dict[str, str] = {}
+
+    def read(self, url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The (start, size) `spans` of the unpacked shard.
+
+        Raises DataError if it ends before one of them, DownloadError if it cannot be had.
+        """
+        while True:
+            try:
+                with self.local(url).open("rb", buffering=0) as file:
+                    found = [_read(file, start, size) for start, size in spans]
+                break
+            except FileNotFoundError as error:
+                # another process may have removed it from the cache between our two steps; then once more
+                if _is_plain(url):
+                    raise DataError(f"{url} is gone; it was there when the data were opened") from error
+        if any(len(data) < size for data, (_, size) in zip(found, spans, strict=True)):
+            raise DataError(f"{url} is shorter than its index says; it was cut or replaced, get a fresh copy")
+        return found
+
+    def index(self, url: str) -> np.ndarray:
+        """One row a sample: "key", and in "spans" (start, size) of each of PARTS in the plain tar, (-1, -1) if absent.
+
+        Made once, about 40 microseconds a member; later mapped from the cache folder.
+        """
+        path = self.folder / f"{self._name(url)}.npy"
+        if not path.exists():
+            rows = index_tar(self.local(url), url)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, rows)
+        return np.asarray(np.load(path, mmap_mode="r"))
+
+    def local(self, url: str) -> Path:
+        """A plain tar with the shard's content, fetched or unpacked now if there is none yet."""
+        if _is_plain(url):
+            return Path(url)
+        target = self.folder / ("fetched" if is_remote(url) else "unpacked") / f"{self._name(url)}.tar"
+        try:
+            os.utime(target)  # `_make_room` takes it last now
+        except FileNotFoundError:
+            with _alone(target):
+                if not target.exists():
+                    _bring(url, target)
+                    self._make_room(target)
+        return target
+
+    def _name(self, url: str) -> str:
+        if url not in self._names:
+            path = Path(url)
+            if not is_remote(url) and not path.exists():
+                raise DataError(f"no shard {url}; check the name")
+            status = None if is_remote(url) else path.stat()
+            state = [url] if status is None else [str(path.resolve()), f"{status.st_size} {status.st_mtime_ns}"]
+            self._names[url] = digest(state)[:24]
+        return self._names[url]
+
+    def _make_room(self, kept: Path) -> None:
+        if kept.parent.name != "fetched":
+            return
+        found = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in kept.parent.glob("*.tar"))
+        excess = sum(size for _, size, _ in found) - self._fetched_bytes
+        for _, size, path in found:
+            if excess > 0 and path != kept:
+                path.unlink(missing_ok=True)
+                excess -= size
+
+
+def index_tar(path: Path, url: str) -> np.ndarray:
+    """Where the samples of a plain tar lie; see ShardStore.index. Raises DataError naming `url` if it is damaged."""
+    members: dict[str, tuple[int, int]] = {}
+    end = 0
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.name in members:
+                    raise DataError(f"{url} holds {member.name} twice; names of members must differ")
+                end = member.offset_data + (member.size + 511) // 512 * 512
+                if member.isreg():
+                    members[member.name] = (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{url} is no tar archive that can be read to its end ({error}); get a fresh copy") from error
+    if path.stat().st_size < end + 512:
+        raise DataError(f"{url} has no end mark after byte {end}; it was cut there, get a fresh copy")
+    return _rows(members)
+
+
+def _rows(members: Mapping[str, tuple[int, int]]) -> np.ndarray:
+    samples: dict[bytes, dict[str, tuple[int, int]]] = {}
+    for name, span in members.items():
+        folder, _, file = name.removeprefix("./").rpartition("/")
+        key, _, suffixes = file.partition(".")
+        suffix = suffixes.rpartition(".")[2].lower()
+        if key:
+            parts = samples.setdefault(f"{folder}/{key}".lstrip("/").encode("utf-8", "surrogateescape"), {})
+            parts.setdefault("image" if f".{suffix}" in IMAGE_SUFFIXES else suffix, span)
+    width = max(map(len, samples), default=1)
+    rows = [(key, [parts.get(part, (-1, -1)) for part in PARTS]) for key, parts in samples.items()]
+    return np.array(rows, [("key", f"S{width}"), ("spans", "<i8", (len(PARTS), 2))])
+
+
+def _read(file: IO[bytes], start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
+
+
+def _is_gzip(url: str) -> bool:
+    return url.endswith((".gz", ".tgz"))
+
+
+def _is_plain(url: str) -> bool:
+    return not is_remote(url) and not _is_gzip(url)
+
+
+@contextmanager
+def _alone(target: Path) -> Generator[None, None, None]:
+    """One process at a time; the system ends the lock with the process, however that ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _bring(url: str, target: Path) -> None:
+    for attempt in range(_TRIES):
+        try:
+            with _opened(url) as source, replacing(target) as temporary, temporary.open("wb") as copy:
+                shutil.copyfileobj(source, copy, 2**20)
+            return
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise DataError(f"{url} is no gzip file that can be read to its end ({error}); get a fresh copy") from error
+        except Exception as error:  # every remote file system has exceptions of its own
+            if not is_remote(url) or isinstance(error, DataError):
+                raise
+            if attempt == _TRIES - 1 or isinstance(error, FileNotFoundError | PermissionError):
+                raise DownloadError(f"{url} could not be fetched ({type(error).__name__}: {error})") from error
+            time.sleep(4**attempt)
+
+
+@contextmanager
+def _opened(url: str) -> Generator[IO[bytes], None, None]:
+    with _remote_open(url) if is_remote(url) else Path(url).open("rb") as raw:
+        if _is_gzip(url):
+            with gzip.open(raw) as unpacked:
+                yield cast(IO[bytes], unpacked)
+        else:
+            yield raw
+
+
+def remote_read(url: str) -> bytes | None:
+    """A small remote file, None if there is none. Raises DataError without fsspec or its driver, DownloadError."""
+    try:
+        with _remote_open(url) as file:
+            return file.read()
+    except (FileNotFoundError, PermissionError):  # S3 says the second where listing is not allowed
+        return None
+    except DataError:
+        raise
+    except Exception as error:
+        raise DownloadError(f"{url} could not be fetched ({type(error).__name__}: {error})") from error
+
+
+def remote_glob(pattern: str) -> list[str]:
+    """Remote files that match, in order; the same errors."""
+    try:
+        import fsspec
+
+        system, path = fsspec.url_to_fs(pattern)
+        return sorted(system.unstrip_protocol(name) for name in system.glob(path))
+    except (ImportError, ValueError) as error:
+        raise _no_driver(pattern, error) from error
+    except Exception as error:
+        raise DownloadError(f"{pattern} could not be listed ({type(error).__name__}: {error})") from error
+
+
+def _remote_open(url: str) -> Any:
+    try:
+        import fsspec
+
+        return fsspec.open(url, "rb")
+    except (ImportError, ValueError) as error:
+        raise _no_driver(url, error) from error
+
+
+def _no_driver(url: str, error: Exception) -> DataError:
+    return DataError(f"{url} cannot be opened: {error}; pip install 'siglip[remote]'")

@@ -1,0 +1,259 @@
+"""Rows -> samples: CSV, TSV, JSONL, Parquet, Hugging Face `datasets`, and whatever else is a sequence of mappings."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from siglip.data.order import Order, epoch_order
+from siglip.data.source import Sample, digest, usable_captions
+from siglip.errors import BrokenSample, DataError
+
+Row = Mapping[str, Any]
+
+# column names in use, the likelier first
+_IMAGE_NAMES = ("image", "image_path", "filepath", "file_path", "file_name", "filename", "path", "file", "img")
+_CAPTION_NAMES = ("captions", "caption", "text", "title", "txt", "sentences")
+_LABEL_NAMES = ("label", "class", "labels", "fine_label")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """Which columns hold the picture, the caption (a text or a list of them) and the class; None: decided by name."""
+
+    image: str | None = None
+    caption: str | None = None
+    label: str | None = None
+
+    def found_in(self, names: Sequence[str], where: str) -> "Columns":
+        """The same with every None decided; raises DataError without a picture, or with neither caption nor class."""
+        for given in (self.image, self.caption, self.label):
+            if given is not None and given not in names:
+                raise DataError(f"{where} has no column {given!r}, only {', '.join(names)}")
+        image = self.image or _first(_IMAGE_NAMES, names)
+        caption = self.caption or _first(_CAPTION_NAMES, names)
+        label = self.label or _first(_LABEL_NAMES, names)
+        if image is None or (caption is None and label is None):
+            raise DataError(
+                f"{where} has the columns {', '.join(names)}; expected one with pictures (such as 'image') and one "
+                "with captions or classes (such as 'caption', 'label'); name yours with Columns(image=..., caption=...)"
+            )
+        return Columns(image=image, caption=caption, label=label)
+
+
+class TableSource:
+    """Rows as samples; a row is read when its sample is asked for.
+
+    A picture is a path (relative ones count from `folder`), an http(s) address, encoded bytes, a mapping with "bytes"
+    and "path", or a PIL image. A caption is a text, a list of texts, or the Path of a text file; without a caption
+    column it is the class name put into each of `templates`. `state` stands for the content in the fingerprint where
+    there are no files to look at.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        columns: Columns,
+        *,
+        folder: Path,
+        label_names: Sequence[str] = (),
+        templates: Sequence[str] = (),
+        state: str | None = None,
+    ) -> None:
+        self._rows, self._columns, self._folder = rows, columns, folder
+        self._templates, self._state = templates, state
+        self.label_names = tuple(label_names)
+        self._label_of = {name: index for index, name in enumerate(self.label_names)}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sample(self, index: int, *, image: bool = True) -> Sample:
+        """The sample of row `index`. Raises BrokenSample if it has no picture or no caption."""
+        row, columns = self._rows[index], self._columns
+        picture = row.get(columns.image or "")
+        name = picture if isinstance(picture, str) and picture else f"row-{index:08d}"
+        label, concept = self._label(row), row.get("concept")
+        used = (columns.image, columns.caption, columns.label)
+        return Sample(
+            name=name,
+            image=self._image(picture, name) if image else None,
+            captions=usable_captions(name, self._captions(row, name, label)),
+            label=label,
+            concept=concept if isinstance(concept, str) else None,
+            facts={key: row[key] for key in row if key not in used and isinstance(row[key], str | int | float)},
+        )
+
+    def order(self, seed: int, epoch: int) -> Order:
+        """Every order is equally likely."""
+        return epoch_order([len(self)], seed=seed, epoch=epoch)
+
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Rows are at hand."""
+
+    def fingerprint(self) -> str:
+        """Over `state` and count, or over the names and sizes of all picture files in their order."""
+        if self._state is not None:
+            return digest([self._state, str(len(self))])
+        names = [str(row.get(self._columns.image or "")) for row in self._rows]
+        return digest([f"{_size(self._folder / name)} {name}" for name in names])
+
+    def _label(self, row: Row) -> int:
+        value = row.get(self._columns.label or "")
+        if isinstance(value, str):
+            return self._label_of.get(value, -1)
+        return value if isinstance(value, int) else -1
+
+    def _captions(self, row: Row, name: str, label: int) -> Sequence[Any]:
+        if self._columns.caption is None:
+            if not 0 <= label < len(self.label_names):
+                raise BrokenSample(
+                    name, f"it has no caption, and its class is none of the {len(self.label_names)} named"
+                )
+            return class_captions(self.label_names[label], self._templates)
+        captions = row.get(self._columns.caption)
+        if isinstance(captions, Path):
+            captions = _caption_file(captions, name)
+        return captions if isinstance(captions, list | tuple) else [captions]
+
+    def _image(self, picture: Any, name: str) -> bytes | str | Path | Image.Image:
+        if isinstance(picture, Mapping):
+            picture = picture.get("bytes") or picture.get("path")
+        if isinstance(picture, str) and picture:
+            return picture if "://" in picture else self._folder / picture
+        if isinstance(picture, bytes | Image.Image):
+            return picture
+        raise BrokenSample(name, f"its picture is {picture!r:.40}, expected a path, bytes or an image")
+
+
+def class_captions(label_name: str, templates: Sequence[str]) -> list[str]:
+    """The class name, `_` read as a space, in every template."""
+    return [template.replace("{}", label_name.replace("_", " ")) for template in templates]
+
+
+def open_table(path: Path, columns: Columns, templates: Sequence[str]) -> TableSource:
+    """A .csv or .tsv with a header, .jsonl, or .parquet file. Rows with the same picture path become one sample.
+
+    A Parquet file that holds the pictures themselves is kept in memory, encoded; larger ones are for `datasets`.
+    """
+    rows = TABLE_READERS[path.suffix.lower()](path)
+    if not len(rows):
+        raise DataError(f"{path} holds no rows; expected one for each picture")
+    state = f"{path.name} {path.stat().st_size}" if isinstance(rows, _ArrowRows) else None
+    names = rows.names if isinstance(rows, _ArrowRows) else list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns.found_in(names, str(path))
+    labels = {row.get(columns.label) for row in rows} if columns.label is not None and state is None else set[Any]()
+    if isinstance(rows, list) and columns.caption is not None:
+        rows = _joined_by_picture(rows, str(columns.image), columns.caption)
+    names = sorted(label for label in labels if isinstance(label, str))
+    return TableSource(rows, columns, folder=path.parent, label_names=names, templates=templates, state=state)
+
+
+def open_dataset(dataset: Any, columns: Columns, templates: Sequence[str]) -> TableSource:
+    """A `datasets.Dataset` with pictures or paths in a column; pictures are read without decoding."""
+    import datasets
+
+    columns = columns.found_in(dataset.column_names, "the data set")
+    if isinstance(dataset.features[columns.image], datasets.Image):
+        dataset = dataset.cast_column(columns.image, datasets.Image(decode=False))
+    label = dataset.features.get(columns.label)
+    names = label.names if isinstance(label, datasets.ClassLabel) else ()
+    state: str = dataset._fingerprint
+    return TableSource(dataset, columns, folder=Path(), label_names=names, templates=templates, state=state)
+
+
+def load_dataset_folder(folder: Path) -> Any:
+    """What `datasets.Dataset.save_to_disk` wrote."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"{folder} is a Hugging Face data set; pip install 'siglip[datasets]' to read it") from error
+    return datasets.load_from_disk(str(folder))
+
+
+class _ArrowRows(Sequence[Row]):
+    """Rows of an Arrow table, made when they are asked for."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.names: list[str] = table.column_names
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: Any) -> Any:
+        return {name: self._table[name][index].as_py() for name in self.names}
+
+
+def _read_csv(path: Path) -> list[Row]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file, delimiter=delimiter, restkey="", strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no UTF-8 table with {delimiter!r} between cells: {error}") from error
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise DataError(f"{path} line {number} is no JSON: {error}; expected one object a line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path} line {number} is {line[:40]!r}; expected an object with columns as keys")
+        rows += [row] if row else []
+    return rows
+
+
+def _read_parquet(path: Path) -> Sequence[Row]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise DataError(f"{path} needs pyarrow to be read; pip install 'siglip[parquet]'") from error
+    try:
+        table = parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is no Parquet file that can be read: {error}") from error
+    holds_pictures = any("binary" in str(kind) for kind in table.schema.types)
+    return _ArrowRows(table) if holds_pictures else table.to_pylist()
+
+
+TABLE_READERS: Mapping[str, Callable[[Path], Sequence[Row]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
+    """Tables with one caption a row name a picture several times: its first row takes the captions of all."""
+    joined: dict[Any, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        given = row.get(caption)
+        captions = given if isinstance(given, list) else [given]
+        picture = row.get(image)
+        first = joined.setdefault(picture if isinstance(picture, str) else number, {**row, caption: []})
+        first[caption] = [*first[caption], *captions]
+    return list(joined.values())
+
+
+def _caption_file(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise BrokenSample(name, f"its caption {path.name} cannot be read: {error.strerror}") from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+def _first(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    return next((name for name in wanted if name in names), None)

@@ -6,7 +6,6 @@ Rules are written once, from a foreign layout to ours, and run in both direction
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ class StoredTensor:
     read: Callable[[], Tensor]
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Self:
+    def of(cls, tensor: Tensor) -> "StoredTensor":
         """One that is in memory already."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 

@@ -4,7 +4,7 @@
     |- ConfigError            (ValueError)           a configuration that cannot be built, or an unknown key
     |- InputError             (ValueError)           an argument that cannot be worked on, such as no labels
     |- ShapeError             (ValueError)           arrays whose sizes do not fit together
-    |- PreparationError       (ValueError)           an option that would change how input is prepared
+    |- PreparationError       (ValueError)           no text, or an option that would change how input is prepared
     |- UnreadableImage        (ValueError)           bytes that are no picture, a broken one, or one beyond the limits
     |- CheckpointError        (ValueError)           a folder or file that holds no model we can read
     |  `- TensorMismatch                             missing, unexpected or wrongly shaped tensors, all listed
@@ -35,7 +35,7 @@ class ShapeError(SiglipError, ValueError):
 
 
 class PreparationError(SiglipError, ValueError):
-    """An option that would change how the checkpoint prepares text or pixels."""
+    """Input that is no text, or an option that would change how the checkpoint prepares text or pixels."""
 
 
 class UnreadableImage(SiglipError, ValueError):

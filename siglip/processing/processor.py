@@ -1,6 +1,7 @@
 """Texts and pictures -> ModelInputs for `model(**inputs)`: the tokenizer and the image processor joined."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -28,7 +29,7 @@ class SiglipProcessor(PretrainedProcessing):
         padding: str | bool | None = None,
         truncation: str | bool | None = None,
         max_length: int | None = None,
-        return_tensors: str | None = None,
+        return_tensors: Literal["pt", "np"] | None = None,
     ) -> ModelInputs:
         """`input_ids` of one or more texts, `pixel_values` of one or more pictures, or both; options as there.
 

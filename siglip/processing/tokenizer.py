@@ -40,13 +40,13 @@ class SiglipTokenizer(PretrainedProcessing):
     """The tokenizer of one checkpoint: every text becomes exactly `settings.context_length` ids.
 
     No BOS; EOS ends every text and is kept last when a text is cut; padding goes on the right. A vocabulary with
-    <pad>, <eos>, <bos> at 0, 1, 2 is Gemma's: padded with 0 and, unless `settings` say otherwise, lower-cased. Any
-    other is a SigLIP one: padded with EOS, cleaned as "canonicalize-hf". The default context length is 64.
+    <pad>, <eos>, <bos> at 0, 1, 2 is Gemma's: padded with 0, lower-cased. Any other is a SigLIP one: padded with EOS,
+    cleaned as "canonicalize-hf". The context is 64 tokens. `settings` replaces cleaning and context length, both.
 
     Ids equal those of the published classes with `padding="max_length", truncation=True`, but for one thing: there,
     "</s>" or "<eos>" written in a text ends it; here special tokens are never read from text (the published classes
-    do the same when told `split_special_tokens=True`). Lower-casing is Unicode's, as there; the original training
-    code lowers A to Z only. Safe to share between threads and to pickle.
+    do the same when told `split_special_tokens=True`). Lower-casing is Unicode's, as there; big_vision
+    (pp/ops_text.py) lowers A to Z only. Safe to share between threads and to pickle.
 
     Raises CheckpointError for a file that holds no such vocabulary.
     """
@@ -124,7 +124,7 @@ class SiglipTokenizer(PretrainedProcessing):
             return [0] * len(token_ids_0) + [1] + ending
         if token_ids_1 is not None:
             raise PreparationError("ids that already have their special tokens are one list; drop token_ids_1")
-        return [int(index in self._vocabulary.special_ids) for index in token_ids_0]
+        return [int(int(index) in self._vocabulary.special_ids) for index in token_ids_0]
 
     def create_token_type_ids_from_sequences(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None

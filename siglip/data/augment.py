@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
 from siglip.errors import ConfigError
@@ -20,8 +20,11 @@ Pixels = UInt8[np.ndarray, "size size 3"]
 
 _CROP_TRIES = 10
 _ASPECT = (3 / 4, 4 / 3)
-# levels from 0 to 255: what still counts as white, as grey, and as a pair of colours easy to tell apart
+# in levels from 0 to 255: what still counts as white, as grey, and as colours that can be told apart
 _WHITE_FROM, _GREY_SPREAD, _CONTRAST = 200, 24, 90
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# share of the picture that must be white around the drawing
+_LEAST_BACKGROUND = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,31 +98,33 @@ def recoloured(pixels: Pixels, random: Random) -> Pixels:
     others only the background is tinted: what is white and reaches an edge of the picture in a straight line.
     """
     background = white_around(pixels)
-    if background.mean() < 0.05:
+    if background.mean() < _LEAST_BACKGROUND:
         return pixels
-    colour = np.array(_colour(random), np.float32)
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    paper = _colour(random)
+    red, green, blue = (pixels[:, :, channel] for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     if (spread > _GREY_SPREAD).mean() > 0.01:
-        # multiplied, so that the soft edges of the drawing stay soft
-        tinted = pixels * (colour / 255)
+        # multiplied, and one pixel into the drawing, whose soft edge is part white
+        background[1:] |= background[:-1]
+        background[:-1] |= background[1:]
+        background[:, 1:] |= background[:, :-1]
+        background[:, :-1] |= background[:, 1:]
+        tinted = pixels * (paper / 255)
         return np.where(background[:, :, None], tinted, pixels).astype(np.uint8)
-    ink = np.array(_colour(random), np.float32)
-    while abs(_luma(ink) - _luma(colour)) < _CONTRAST:
-        ink = np.array(_colour(random), np.float32)
-    lightness = pixels.mean(axis=2, keepdims=True, dtype=np.float32) / 255
-    return (ink + (colour - ink) * lightness).astype(np.uint8)
+    ink = _colour(random)
+    while abs((ink - paper) @ _LUMA) < _CONTRAST:
+        ink = _colour(random)
+    lightness = green[:, :, None] / np.float32(255)
+    return (ink + (paper - ink) * lightness).astype(np.uint8)
 
 
 def white_around(pixels: Pixels) -> Bool[np.ndarray, "size size"]:
     """Which pixels are white and see an edge of the picture along their row or column through white only."""
-    white = pixels.min(axis=2) >= _WHITE_FROM
-    sides = (
-        np.logical_and.accumulate(white, axis=0),
-        np.logical_and.accumulate(white[::-1], axis=0)[::-1],
-        np.logical_and.accumulate(white, axis=1),
-        np.logical_and.accumulate(white[:, ::-1], axis=1)[:, ::-1],
-    )
-    return np.logical_or.reduce(sides)
+    white = np.minimum(np.minimum(pixels[:, :, 0], pixels[:, :, 1]), pixels[:, :, 2]) >= _WHITE_FROM
+    seen = np.logical_and.accumulate
+    from_top, from_left = seen(white, axis=0), seen(white, axis=1)
+    from_bottom, from_right = seen(white[::-1], axis=0)[::-1], seen(white[:, ::-1], axis=1)[:, ::-1]
+    return from_top | from_bottom | from_left | from_right
 
 
 def randaugmented(pixels: Pixels, operations: int, strength: float, random: Random) -> Pixels:
@@ -173,9 +178,5 @@ _OPERATIONS: tuple[_Operation, ...] = (
 )
 
 
-def _colour(random: Random) -> tuple[int, int, int]:
-    return int(256 * random.random()), int(256 * random.random()), int(256 * random.random())
-
-
-def _luma(colour: np.ndarray) -> float:
-    return float(colour @ (0.299, 0.587, 0.114))
+def _colour(random: Random) -> Float32[np.ndarray, "3"]:
+    return np.array([256 * random.random() for _ in range(3)], np.float32).clip(0, 255)

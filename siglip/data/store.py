@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -48,22 +48,23 @@ class ShardStore:
     def __init__(self, folder: Path | None = None, *, fetched_bytes: int = 50 * 10**9) -> None:
         self.folder = folder if folder is not None else default_cache()
         self._fetched_bytes = fetched_bytes
-        self._names: dict[str, str] = {}
+        self._places: dict[str, Path] = {}
 
     def read(self, url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The (start, size) `spans` of the unpacked shard.
+        """The (start, size) `spans` of the plain tar.
 
         Raises DataError if it ends before one of them, DownloadError if it cannot be had.
         """
         while True:
             try:
-                with self.local(url).open("rb", buffering=0) as file:
+                with self._place(url).open("rb", buffering=0) as file:
                     found = [_read(file, start, size) for start, size in spans]
+                    if is_remote(url):
+                        os.utime(file.fileno())  # the last that would be removed now
                 break
-            except FileNotFoundError as error:
-                # another process may have removed it from the cache between our two steps; then once more
-                if _is_plain(url):
-                    raise DataError(f"{url} is gone; it was there when the data were opened") from error
+            except FileNotFoundError:
+                # not here yet, or removed by another process to make room
+                self.local(url)
         if any(len(data) < size for data, (_, size) in zip(found, spans, strict=True)):
             raise DataError(f"{url} is shorter than its index says; it was cut or replaced, get a fresh copy")
         return found
@@ -73,7 +74,7 @@ class ShardStore:
 
         Made once, about 40 microseconds a member; later mapped from the cache folder.
         """
-        path = self.folder / f"{self._name(url)}.npy"
+        path = self.folder / f"{_identity(url)}.npy"
         if not path.exists():
             rows = index_tar(self.local(url), url)
             with replacing(path) as temporary, temporary.open("wb") as file:
@@ -82,37 +83,23 @@ class ShardStore:
 
     def local(self, url: str) -> Path:
         """A plain tar with the shard's content, fetched or unpacked now if there is none yet."""
+        place = self._place(url)
+        if place.exists():
+            return place
         if _is_plain(url):
-            return Path(url)
-        target = self.folder / ("fetched" if is_remote(url) else "unpacked") / f"{self._name(url)}.tar"
-        try:
-            os.utime(target)  # `_make_room` takes it last now
-        except FileNotFoundError:
-            with _alone(target):
-                if not target.exists():
-                    _bring(url, target)
-                    self._make_room(target)
-        return target
+            raise DataError(f"{url} is gone; it was there when the data were opened")
+        with _alone(place):
+            if not place.exists():
+                _bring(url, place)
+                if is_remote(url):
+                    _make_room(place, self._fetched_bytes)
+        return place
 
-    def _name(self, url: str) -> str:
-        if url not in self._names:
-            path = Path(url)
-            if not is_remote(url) and not path.exists():
-                raise DataError(f"no shard {url}; check the name")
-            status = None if is_remote(url) else path.stat()
-            state = [url] if status is None else [str(path.resolve()), f"{status.st_size} {status.st_mtime_ns}"]
-            self._names[url] = digest(state)[:24]
-        return self._names[url]
-
-    def _make_room(self, kept: Path) -> None:
-        if kept.parent.name != "fetched":
-            return
-        found = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in kept.parent.glob("*.tar"))
-        excess = sum(size for _, size, _ in found) - self._fetched_bytes
-        for _, size, path in found:
-            if excess > 0 and path != kept:
-                path.unlink(missing_ok=True)
-                excess -= size
+    def _place(self, url: str) -> Path:
+        if url not in self._places:
+            cached = self.folder / ("fetched" if is_remote(url) else "unpacked") / f"{_identity(url)}.tar"
+            self._places[url] = Path(url) if _is_plain(url) else cached
+        return self._places[url]
 
 
 def index_tar(path: Path, url: str) -> np.ndarray:
@@ -153,12 +140,35 @@ def _read(file: IO[bytes], start: int, size: int) -> bytes:
     return file.read(size)
 
 
+def _identity(url: str) -> str:
+    """A file name for what belongs to a shard: another one when a local shard is replaced."""
+    if is_remote(url):
+        return digest([url])[:24]
+    path = Path(url)
+    if not path.exists():
+        raise DataError(f"there is no shard {url}; check its name")
+    return digest([str(path.resolve()), str(path.stat().st_size), str(path.stat().st_mtime_ns)])[:24]
+
+
 def _is_gzip(url: str) -> bool:
     return url.endswith((".gz", ".tgz"))
 
 
 def _is_plain(url: str) -> bool:
     return not is_remote(url) and not _is_gzip(url)
+
+
+def _make_room(kept: Path, limit_bytes: int) -> None:
+    """Remove the longest unused shards beside `kept` until all together fit."""
+    found: list[tuple[int, int, Path]] = []
+    for path in kept.parent.glob("*.tar"):
+        with suppress(FileNotFoundError):  # another process makes room too
+            found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    excess = sum(size for _, size, _ in found) - limit_bytes
+    for _, size, path in sorted(found):
+        if excess > 0 and path != kept:
+            path.unlink(missing_ok=True)
+            excess -= size
 
 
 @contextmanager

@@ -114,6 +114,7 @@ class Embedder:
 
         Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be had, and as the class.
         """
+        device = _find_device(device)  # before gigabytes are read for a device that is not there
         return cls(
             SiglipModel.from_pretrained(source, **hub),
             SiglipProcessor.from_pretrained(source, **hub),

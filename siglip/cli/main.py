@@ -21,6 +21,7 @@ COMMANDS = {
     "models": "list the built-in model and every published checkpoint",
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",
+    "data": "look at training data, or pack it into shards",
 }
 
 EXIT_CODES = """exit codes:

@@ -1,12 +1,13 @@
 """Storage -> Batch: sources of samples, their order, augmentation, and the loader that a run can be resumed with."""
 
 from siglip.data.augment import Augment
-from siglip.data.batch import Batch, Broken, LoaderSettings
+from siglip.data.batch import Batch, LoaderSettings
 from siglip.data.loader import Loader, one_pass
 from siglip.data.open import open_source
 from siglip.data.source import Sample, Source, Subset
 from siglip.data.store import ShardStore
 from siglip.data.tables import Columns
+from siglip.data.workers import Broken
 
 __all__ = [
     "Augment",

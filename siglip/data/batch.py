@@ -4,28 +4,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from siglip.data.augment import Augment, Pixels
 from siglip.data.order import Visit
 from siglip.data.source import Sample, Source
-from siglip.errors import BrokenSample, ConfigError, DataError, SiglipError, UnreadableImage
+from siglip.data.workers import Broken
+from siglip.errors import BrokenSample, ConfigError, DataError, UnreadableImage
 from siglip.processing import SiglipProcessor
 
 _SUBSTITUTES = 20
-
-
-class Broken(NamedTuple):
-    """A sample that could not be used, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +83,7 @@ class LoaderSettings:
             raise ConfigError(f"LoaderSettings.max_broken is a share from 0 to 1, got {self.max_broken!r}")
 
 
-class BatchMaker(Dataset["Batch | SiglipError"]):
+class BatchMaker:
     """visits -> Batch, a pure function of source, processor and settings.
 
     In `training` one of the captions is drawn, the picture augmented, and a broken sample is replaced by the next good
@@ -101,14 +93,8 @@ class BatchMaker(Dataset["Batch | SiglipError"]):
     def __init__(self, source: Source, processor: SiglipProcessor, settings: LoaderSettings, *, training: bool) -> None:
         self._source, self._processor, self._settings, self._training = source, processor, settings, training
 
-    def __getitem__(self, visits: Sequence[Visit]) -> Batch | SiglipError:
-        """The batch, or what went wrong: an exception that crosses processes would lose its one-line message."""
-        try:
-            return self._batch(visits)
-        except SiglipError as error:
-            return error
-
-    def _batch(self, visits: Sequence[Visit]) -> Batch:
+    def batch(self, visits: Sequence[Visit]) -> Batch:
+        """Row i is visit i, but for broken ones that are left out. Raises DataError if too many are broken in a row."""
         size = self._processor.image_processor.settings.image_size
         pixels = np.empty((len(visits), size, size, 3), np.uint8) if self._settings.images else None
         samples: list[Sample] = []

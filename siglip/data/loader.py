@@ -1,24 +1,19 @@
 """Source and processor -> batches: endless and shuffled for training, or once through in order."""
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-
-from siglip.data.batch import Batch, BatchMaker, Broken, LoaderSettings
+from siglip.data.batch import Batch, BatchMaker, LoaderSettings
 from siglip.data.order import Stream, Visit, share
 from siglip.data.source import Source
-from siglip.errors import ConfigError, DataError, SiglipError
+from siglip.data.workers import Broken, BrokenLedger, in_workers
+from siglip.errors import ConfigError, DataError
 from siglip.processing import SiglipProcessor
 
-# batches ahead of which remote shards are fetched, and visits before which the share of broken ones is not judged
+# so many batches before they are needed, remote shards are fetched
 _AHEAD = 32
-_TOO_FEW = 1000
 
 
 class Loader:
@@ -49,12 +44,12 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._maker = BatchMaker(source, processor, settings, training=True)
         self._stream = Stream(len(source), source.order, settings.seed)
-        self._ledger = _Ledger(broken_log, settings.max_broken, len(source))
+        self._ledger = BrokenLedger(broken_log, settings.max_broken, len(source))
         self._consumed = 0
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position on. While one is in use, the position is that of the next."""
-        for batch in _made(self._maker, self._visits(), self._settings.workers):
+        for batch in in_workers(self._maker.batch, self._visits(), self._settings.workers):
             self._consumed += self._settings.batch_size
             self._ledger.add(len(batch), batch.broken)
             yield batch
@@ -65,9 +60,9 @@ class Loader:
         return self._consumed / len(self._source)
 
     @property
-    def num_broken(self) -> int:
-        """Visits of this process that met a broken sample."""
-        return self._ledger.num_broken
+    def broken(self) -> tuple[Broken, ...]:
+        """The broken samples that this process has met, each once."""
+        return self._ledger.broken
 
     def state_dict(self) -> dict[str, int]:
         """The position, the same on every process, and what it depends on."""
@@ -114,70 +109,9 @@ def one_pass(
     rows = max(1, settings.batch_size // world_size)
     mine = share(0, len(source), rank, world_size)
     visits = ([Visit(0, sample) for sample in mine[start : start + rows]] for start in range(0, len(mine), rows))
-    ledger = _Ledger(broken_log, settings.max_broken, len(source))
-    for batch in _made(BatchMaker(source, processor, settings, training=False), visits, settings.workers):
+    ledger = BrokenLedger(broken_log, settings.max_broken, len(source))
+    maker = BatchMaker(source, processor, settings, training=False)
+    for batch in in_workers(maker.batch, visits, settings.workers):
         ledger.add(len(batch) + len(batch.broken), batch.broken)
         if len(batch):
             yield batch
-
-
-def in_workers(dataset: Any, keys: Iterable[Any], workers: int) -> Iterator[Any]:
-    """`dataset[key]` for every key, in order, made by `workers` processes that run ahead (0: made here)."""
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_start_worker,
-        pin_memory=torch.cuda.is_available(),
-        # its own, or making an iterator would draw from the generator that a resumed run has just restored
-        generator=torch.Generator(),
-    )
-    yield from loader
-
-
-def _made(maker: BatchMaker, visits: Iterable[Sequence[Visit]], workers: int) -> Iterator[Batch]:
-    for made in in_workers(maker, visits, workers):
-        if isinstance(made, SiglipError):
-            raise made
-        yield made
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C and a stop signal to the whole group are for the training process, which ends the workers when it is ready
-    os.setpgid(0, 0)
-    # tokenizers would warn of the fork, and its threads would only compete with the other workers
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _unchanged(made: Any) -> Any:
-    return made
-
-
-class _Ledger:
-    """Counts visits and broken samples, writes the latter down, and says when there are too many."""
-
-    def __init__(self, log: Path | None, max_share: float, samples: int) -> None:
-        self._log, self._max_share = log, max_share
-        self._judged_from = min(samples, _TOO_FEW)
-        self._visits = 0
-        self._seen: set[str] = set()
-        self.num_broken = 0
-
-    def add(self, visits: int, broken: Sequence[Broken]) -> None:
-        """One batch. Raises DataError if too large a share was broken so far."""
-        self._visits += visits
-        self.num_broken += len(broken)
-        fresh = [item for item in broken if item.name not in self._seen]
-        self._seen.update(item.name for item in fresh)
-        if self._log is not None and fresh:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("a", encoding="utf-8") as file:
-                file.writelines(f"{item.name}\t{item.reason}\n" for item in fresh)
-        if self.num_broken > self._max_share * max(self._visits, self._judged_from):
-            where = f"; all are listed in {self._log}" if self._log is not None else ""
-            raise DataError(
-                f"{self.num_broken} of {self._visits} samples are broken, more than max_broken={self._max_share} "
-                f"allows, the last is {broken[-1].name}: {broken[-1].reason}{where}"
-            )

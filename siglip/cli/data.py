@@ -1,0 +1,128 @@
+"""Look at training data, or pack it into shards.
+
+SRC is a folder of shards or one shard, a table (.csv, .tsv, .jsonl, .parquet), a folder
+of pictures with captions beside them (a.jpg and a.txt), a folder with one folder of
+pictures for each class, or a remote folder of shards (s3://, gs://, https://).
+
+`stats` decodes every sample once and tells counts, sizes, caption lengths in tokens,
+duplicates and broken samples. `pack` writes shards that train fast from any disk, and
+leaves broken samples out.
+
+for example:
+  siglip data stats photos --sheet sheet.png
+  siglip data stats "shards/train-{000000..000021}.tar" --json
+  siglip data pack photos shards --shard-size 5000 --max-px 512
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siglip.cli import inputs, output
+from siglip.files import replacing
+
+if TYPE_CHECKING:
+    from siglip.data import Broken, Source
+
+# argument -> the action that it belongs to
+_BELONGS = {
+    "destination": "pack",
+    "shard_size": "pack",
+    "max_px": "pack",
+    "max_broken": "pack",
+    "sheet": "stats",
+    "model": "stats",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "siglip data stats SRC [options]\n       siglip data pack SRC DST [options]"
+    parser.add_argument("action", choices=["stats", "pack"], help="what to do")
+    parser.add_argument("source", metavar="SRC", help="the samples")
+    parser.add_argument("destination", metavar="DST", nargs="?", type=Path, help="pack: a folder without shards")
+    pack = parser.add_argument_group("pack")
+    pack.add_argument("--shard-size", type=inputs.positive, metavar="N", help="samples in a shard (default: 5000)")
+    pack.add_argument("--max-px", type=inputs.positive, metavar="P", help="resize pictures with a longer side")
+    pack.add_argument("--max-broken", type=_share, metavar="S", help="share that may be broken (default: 0.01)")
+    stats = parser.add_argument_group("stats")
+    stats.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 48 samples with their captions")
+    stats.add_argument("--model", help="whose tokens to count, see `siglip models` (default: nano)")
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that decode; 0: only this one (default: one a core, 8 at most)",
+    )
+    output.add_form_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for name, action in _BELONGS.items():
+        if getattr(arguments, name) is not None and arguments.action != action:
+            word = "a destination" if name == "destination" else "--" + name.replace("_", "-")
+            raise inputs.UsageError(f"{word} belongs to `siglip data {action}`, not to {arguments.action}")
+    if arguments.action == "pack" and arguments.destination is None:
+        raise inputs.UsageError("pack needs a destination: siglip data pack SRC DST")
+    from siglip.data import open_source
+
+    source = open_source(arguments.source)
+    return _stats(arguments, source) if arguments.action == "stats" else _pack(arguments, source)
+
+
+def _stats(arguments: argparse.Namespace, source: "Source") -> int:
+    from siglip.data.stats import data_sheet, data_stats
+    from siglip.processing import SiglipTokenizer
+
+    model = arguments.model or "nano"
+    inputs.check_model_name(model)
+    tokenizer = SiglipTokenizer.from_pretrained(model)
+    with output.progress(len(source), "sample") as done:
+        stats = data_stats(source, tokenizer, workers=arguments.workers, progress=done)
+    if arguments.sheet is not None:
+        with replacing(arguments.sheet) as temporary:
+            data_sheet(source).save(temporary, "PNG")
+    record = {"source": arguments.source, "fingerprint": source.fingerprint(), **asdict(stats)}
+    return _finish(arguments, record, stats.broken, len(source))
+
+
+def _pack(arguments: argparse.Namespace, source: "Source") -> int:
+    from siglip.data.pack import pack
+
+    with output.progress(len(source), "sample") as done:
+        packed = pack(
+            source,
+            arguments.destination,
+            shard_size=arguments.shard_size or 5000,
+            max_px=arguments.max_px,
+            workers=arguments.workers,
+            max_broken=0.01 if arguments.max_broken is None else arguments.max_broken,
+            progress=done,
+        )
+    record = {"source": arguments.source, "destination": str(arguments.destination), **asdict(packed)}
+    return _finish(arguments, record, packed.broken, len(source))
+
+
+def _finish(arguments: argparse.Namespace, record: dict[str, Any], broken: "Sequence[Broken]", total: int) -> int:
+    failed = [output.Failed(name, reason) for name, reason in broken]
+    form = output.form_of(arguments)
+    listed = [item._asdict() for item in failed] if form in ("json", "jsonl") else len(failed)
+    output.print_record(form, {**record, "broken": listed})
+    return output.report_failures(failed, total)
+
+
+def _share(word: str) -> float:
+    try:
+        share = float(word)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {word!r}")
+    return share
+
+
+def _workers(word: str) -> int:
+    return 0 if word == "0" else inputs.positive(word)

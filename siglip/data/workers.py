@@ -1,0 +1,103 @@
+"""Work done by other processes, in order, and the count of the samples it failed on."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from siglip.errors import DataError, SiglipError
+
+# visits before which the share of broken samples is not judged
+_TOO_FEW = 1000
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
+
+
+def in_workers(make: Callable[[Key], Made], keys: Iterable[Key], workers: int) -> Iterator[Made]:
+    """`make(key)` for every key, in order, by `workers` processes that run ahead (0: made here, when asked for).
+
+    `make` must be picklable where the system does not fork. Errors of this package arrive as they were raised.
+    """
+    loader = DataLoader(
+        _Work(make),
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        # its own, or making an iterator would draw from the generator that a resumed run has just restored
+        generator=torch.Generator(),
+    )
+    for made in loader:
+        if isinstance(made, SiglipError):
+            raise made
+        yield made
+
+
+class Broken(NamedTuple):
+    """A sample that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class BrokenLedger:
+    """Counts visits and broken samples, lists the latter, also in a file, and tells when they are too many."""
+
+    def __init__(self, log: Path | None, max_share: float, samples: int) -> None:
+        self._log, self._max_share = log, max_share
+        self._judged_from = min(samples, _TOO_FEW)
+        self._visits = 0
+        self._met = 0
+        self._listed: dict[str, Broken] = {}
+
+    @property
+    def broken(self) -> tuple[Broken, ...]:
+        """The broken samples met so far."""
+        return tuple(self._listed.values())
+
+    def add(self, visits: int, broken: Sequence[Broken]) -> None:
+        """Count; `broken` are among the visits. Raises DataError if their share has become too large."""
+        self._visits += visits
+        self._met += len(broken)
+        fresh = {item.name: item for item in broken if item.name not in self._listed}
+        self._listed |= fresh
+        if self._log is not None and fresh:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as file:
+                file.writelines(f"{item.name}\t{item.reason}\n" for item in fresh.values())
+        if self._met > self._max_share * max(self._visits, self._judged_from):
+            last = broken[-1]
+            raise DataError(
+                f"{self._met} of {self._visits} samples are broken, more than the share max_broken={self._max_share}; "
+                f"the last is {last.name}: {last.reason}; `siglip data stats` lists them all"
+            )
+
+
+class _Work(Dataset[Made | SiglipError], Generic[Key, Made]):
+    """Calls `make`. An exception that crosses processes would become another one, with a traceback for a message."""
+
+    def __init__(self, make: Callable[[Key], Made]) -> None:
+        self._make = make
+
+    def __getitem__(self, index: Key) -> Made | SiglipError:
+        try:
+            return self._make(index)
+        except SiglipError as error:
+            return error
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C and a stop signal to the whole group are for the process that asked, which ends us when it is ready
+    os.setpgid(0, 0)
+    # tokenizers would warn of the fork, and its threads would only compete with the other workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _unchanged(made: Made) -> Made:
+    return made

@@ -1,7 +1,4 @@
-"""What a run is: one frozen TrainConfig, made by a recipe, changed by `--set a.b=value`, saved beside the checkpoint.
-
-No torch here: a wrong key is reported at once.
-"""
+"""What a run is: one frozen TrainConfig, made by a recipe, changed by `--set a.b=value`, saved with the run."""
 
 import ast
 import dataclasses
@@ -13,11 +10,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 from siglip.config import Clean, SiglipConfig, reject_unknown_keys
+from siglip.data import Augment
 from siglip.errors import ConfigError
 
 Task = Literal["contrastive", "classification"]
 Trainable = Literal["all", "text", "head", "last-blocks"]
-Augmentation = Literal["resize", "crop", "flip", "randaugment", "recolour"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,23 +49,20 @@ class ModelSpec:
 class DataSpec:
     """Where pairs come from and how pictures are varied. Paths as `siglip data stats` takes them.
 
-    `held_out` is evaluated on, never trained on. `augment` is applied in the order of training recipes; () is the
-    checkpoint's own resize alone. `max_broken` is the share of samples that may be broken before the run stops.
-    `positives`: "pairs" is the paper's loss; "equal" counts equal captions and equal concepts as positives too.
+    `held_out` is evaluated on, never trained on. `augment` is applied while training; its default is the checkpoint's
+    own resize alone, which a locked image tower needs. `workers` processes make batches, for each training process.
+    `cache_images` computes the vectors of a locked image tower once and looks them up in every step.
+    `max_broken` is the share of samples that may be broken before the run stops. `positives`: "pairs" is the paper's
+    loss; "equal" counts equal captions and equal concepts as positives too.
     """
 
     train: str
     held_out: str | None = None
-    augment: tuple[Augmentation, ...] = ()
-    num_workers: int = 0
+    augment: Augment = field(default_factory=Augment)
+    workers: int = 2
+    cache_images: bool = True
     max_broken: float = 0.01
     positives: Literal["pairs", "equal"] = "pairs"
-
-    def __post_init__(self) -> None:
-        if self.num_workers < 0 or not 0 <= self.max_broken <= 1:
-            raise ConfigError(
-                f"data needs num_workers >= 0 and max_broken in [0, 1], got {self.num_workers} and {self.max_broken}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,8 +189,6 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
                 return _build(option, typing.cast(dict[str, Any], value), where)
             if typing.get_origin(option) is not None:
                 return {int(key): text for key, text in typing.cast(dict[str, Any], value).items()}
-        if isinstance(value, list) and typing.get_origin(option) is tuple:
-            return tuple(typing.cast(list[Any], value))
     return value
 
 
@@ -227,12 +219,6 @@ def _parse(hint: Any, text: str, where: str) -> Any:
     for option in options:
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
             return value
-        if typing.get_origin(option) is tuple:
-            parts = list(value) if isinstance(value, tuple | list) else [part for part in text.split(",") if part]
-            allowed = typing.get_args(typing.get_args(option)[0])
-            if all(part in allowed for part in parts):
-                return tuple(parts)
-            hint = f"some of {', '.join(allowed)}, with commas between"
         if option is type(None) and value is None:
             return None
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -124,12 +124,12 @@ def gather_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """Whole tensors of weights, optimizer and average, by name; every process must call this."""
-    tensors = {f"model/{name}": _whole(parameter) for name, parameter in model.named_parameters()}
+    tensors = {f"model/{name}": whole(parameter) for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = _whole(torch.as_tensor(value))
+            tensors[f"optimizer/{name}/{key}"] = whole(torch.as_tensor(value))
     for name, value in (average or {}).items():
-        tensors[f"average/{name}"] = _whole(value)
+        tensors[f"average/{name}"] = whole(value)
     return tensors
 
 
@@ -157,7 +157,8 @@ def scatter_state(
         value.copy_(_like(tensors[f"average/{name}"], value))
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together; every process must call this. Others are returned as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from siglip.config import SiglipConfig
+from siglip.data import Augment
 from siglip.errors import ConfigError
 from siglip.training.config import DataSpec, ModelSpec, OptimizerConfig, TrainConfig
 
@@ -14,7 +15,7 @@ def base() -> TrainConfig:
 def test_a_configuration_survives_its_own_json(tiny_config: SiglipConfig) -> None:
     config = TrainConfig(
         model=ModelSpec(config=tiny_config, preparation="nano", initial_bias=-5.5),
-        data=DataSpec(train="a", held_out="b", augment=("crop", "flip")),
+        data=DataSpec(train="a", held_out="b", augment=Augment(crop_area=0.5, flip=0.5)),
         optimizer=OptimizerConfig(name="lion", clip_norm=None),
     )
     assert TrainConfig.from_json(config.to_json()) == config
@@ -26,7 +27,7 @@ def test_values_are_set_by_their_path() -> None:
             "optimizer.lr": "3e-4",
             "optimizer.name": "lion",
             "optimizer.clip_norm": "none",
-            "data.augment": "crop,flip",
+            "data.augment.flip": "0.5",
             "data.held_out": "other/place",
             "steps": "20",
             "compile": "true",
@@ -34,7 +35,7 @@ def test_values_are_set_by_their_path() -> None:
         }
     )
     assert config.optimizer == OptimizerConfig(lr=3e-4, name="lion", clip_norm=None)
-    assert config.data == DataSpec(train="data", held_out="other/place", augment=("crop", "flip"))
+    assert config.data == DataSpec(train="data", held_out="other/place", augment=Augment(flip=0.5))
     assert (config.steps, config.compile, config.ema) == (20, True, 0.99)
 
 
@@ -54,7 +55,7 @@ def test_a_fresh_models_shape_can_be_set_too(tiny_config: SiglipConfig) -> None:
         ("steps", "1.5", "steps must be int"),
         ("steps.more", "1", "has no parts"),
         ("optimizer.name", "sgd", "optimizer.name"),
-        ("data.augment", "crop,blur", "some of"),
+        ("data.augment.flip", "2", "from 0 to 1"),
         ("steps", "0", ">= 1"),
         ("optimizer.warmup_steps", "5000", "less than steps"),
     ],

@@ -1,0 +1,103 @@
+"""A locked image tower and a source -> its unit vectors in a memory-mapped file, computed once for all runs.
+
+The file is named after the weights, the preparation of pictures and the data: other ones, another file. A flag for each
+sample says whether its row is there, so filling it goes on where it was stopped, with any number of processes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from siglip.checkpoints import fingerprint
+from siglip.data import LoaderSettings, Source, Subset, one_pass
+from siglip.distributed import all_gather_ints, rank, world_size
+from siglip.files import flush
+from siglip.model import SiglipModel
+from siglip.processing import SiglipProcessor
+
+_DONE, _BROKEN = 1, 2
+
+
+class ImageCache:
+    """Unit vectors of a source's pictures; `fill` computes what is missing, then `subset` and `rows` may be used."""
+
+    def __init__(self, folder: Path, source: Source, model: SiglipModel, processor: SiglipProcessor) -> None:
+        settings = processor.image_processor.settings
+        parts = [fingerprint(model.vision_model), repr(settings), source.fingerprint()]
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+        self._source, self._model, self._processor = source, model, processor
+        self._paths = folder / f"{key}.f32", folder / f"{key}.flags"
+        self._good = np.empty(0, np.int64)
+
+    def subset(self) -> Subset:
+        """The samples whose pictures could be read."""
+        return Subset(self._source, self._good)
+
+    def rows(self, indices: Int64[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Vectors of samples of `subset()`, by their number there."""
+        return torch.from_numpy(self._open("r")[0][self._good[indices.numpy()]])
+
+    def fill(self, settings: LoaderSettings, device: torch.device, progress: Callable[[int], object]) -> None:
+        """Compute what is missing, each process its share; `progress` gets the number of samples just done."""
+        if rank() == 0:
+            _allocate(self._paths[0], len(self._source) * self._width * 4)
+            _allocate(self._paths[1], len(self._source))
+        _meet(device)
+        vectors, flags = self._open("r+")
+        missing = np.flatnonzero(flags == 0)
+        progress(len(self._source) - len(missing))
+        _meet(device)  # all must have the same list before the first flag is written
+        for places, rows in self._computed(missing, settings, device):
+            # rows first: a flag must never promise what a crash has lost
+            vectors[places] = rows
+            vectors.flush()
+            flags[places] = _DONE
+            progress(len(places))
+        _meet(device)
+        if rank() == 0:
+            flags[flags == 0] = _BROKEN
+            flags.flush()
+        _meet(device)
+        self._good = np.flatnonzero(flags == _DONE)
+
+    @torch.inference_mode()
+    def _computed(
+        self, missing: Int64[np.ndarray, " missing"], settings: LoaderSettings, device: torch.device
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if not len(missing):
+            return
+        self._model.vision_model.to(device).eval()
+        subset = Subset(self._source, missing)
+        for batch in one_pass(subset, self._processor, settings, rank=rank(), world_size=world_size()):
+            assert batch.pixels is not None
+            pixel_values = self._processor.image_processor.normalize(batch.pixels.to(device))
+            features = self._model.get_image_features(pixel_values).float()
+            yield missing[batch.indices.numpy()], F.normalize(features, dim=-1).cpu().numpy()
+
+    @property
+    def _width(self) -> int:
+        return self._model.config.vision_config.hidden_size
+
+    def _open(self, mode: Literal["r", "r+"]) -> tuple[np.memmap, np.memmap]:
+        shape = (len(self._source), self._width)
+        return np.memmap(self._paths[0], np.float32, mode, shape=shape), np.memmap(self._paths[1], np.uint8, mode)
+
+
+def _meet(device: torch.device) -> None:
+    """Wait for all processes."""
+    all_gather_ints([0], device)
+
+
+def _allocate(path: Path, size_bytes: int) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(size_bytes)
+        flush(path)

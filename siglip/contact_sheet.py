@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from siglip.errors import ShapeError, UnreadableImage
+from siglip.errors import InputError, UnreadableImage
 
 _INK = (24, 24, 27)
 _GREY = (113, 113, 122)
@@ -26,10 +26,10 @@ def contact_sheet(
     The first caption is dark, the others are smaller and grey. A caption wider than the square goes over two lines and
     is cut after that; the font knows ASCII only, so accents are dropped and other letters become "?". Without
     `columns` the sheet is a little wider than high. Raises UnreadableImage for a path that
-    holds no picture, ShapeError if there is nothing to draw.
+    holds no picture, InputError if there is nothing to draw.
     """
     if not pictures or cell_px < 16 or (columns is not None and columns < 1):
-        raise ShapeError(
+        raise InputError(
             f"a contact sheet needs pictures, columns >= 1 and cell_px >= 16, "
             f"got {len(pictures)} pictures, columns={columns} and cell_px={cell_px}"
         )

@@ -1,6 +1,7 @@
 """Bytes and text in, tensors out; each checkpoint brings its own settings. No weights here."""
 
-from siglip.processing.image import ImageInput, SiglipImageProcessor, image_name, read_image
+from siglip.processing.decode import ImageInput, image_name, read_image
+from siglip.processing.image import SiglipImageProcessor
 from siglip.processing.processor import SiglipProcessor
 from siglip.processing.tokenizer import SiglipTokenizer
 

@@ -5,6 +5,7 @@ PIL itself clips 16-bit grey, ignores orientation and colour profiles, and drops
 
 import functools
 import io
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -30,19 +31,33 @@ class Refused(ValueError):
     """Input that is no picture to us; the message says what was got, what was expected, and what to do."""
 
 
-def plain_rgb(picture: Image.Image) -> Image.Image:
-    """The loaded picture as RGB; the same object if there is nothing to do."""
+class Plain(NamedTuple):
+    """An upright, opaque picture of 8 bits, and what takes its colours to sRGB (None: it is RGB or grey already)."""
+
+    picture: Image.Image
+    to_srgb: ImageCms.ImageCmsTransform | None
+
+    def rgb(self) -> Image.Image:
+        """The picture in sRGB; the same object if there is nothing to do."""
+        if self.to_srgb is not None:
+            return self.to_srgb.apply(self.picture)
+        return self.picture if self.picture.mode == "RGB" else self.picture.convert("RGB")
+
+
+def plain(picture: Image.Image) -> Plain:
+    """Make a loaded picture plain, but for its colours: those are cheaper to change once it is small."""
     turn = _turn(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _grey(picture)
     elif picture.has_transparency_data:
         picture = _over_white(picture)
-    if profile and len(profile) <= MAX_PROFILE_BYTES:
-        picture = _to_srgb(picture, profile)
-    if picture.mode != "RGB":
+    elif picture.mode not in ("L", "RGB", "CMYK"):
         picture = picture.convert("RGB")
-    return picture.transpose(turn) if turn is not None else picture
+    to_srgb = _transform_to_srgb(profile, picture.mode) if profile and len(profile) <= MAX_PROFILE_BYTES else None
+    if picture.mode == "CMYK" and to_srgb is None:
+        picture = picture.convert("RGB")
+    return Plain(picture.transpose(turn) if turn is not None else picture, to_srgb)
 
 
 def eight_bits(samples: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
@@ -55,6 +70,8 @@ def eight_bits(samples: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
         return samples
     if samples.dtype == np.bool_:
         return samples.astype(np.uint8) * np.uint8(255)
+    if samples.dtype.kind not in "iuf":
+        raise Refused(f"has samples of type {samples.dtype}, expected uint8, uint16 or floats; convert it")
     low, high = samples.min(), samples.max()
     if samples.dtype.kind in "iu" and low >= 0 and high <= 65535:
         wide = samples.dtype.kind == "u" and samples.dtype.itemsize == 2
@@ -91,13 +108,6 @@ def _over_white(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", strip.size, "white")
         flat.paste(Image.alpha_composite(white, strip), (0, top))
     return flat
-
-
-def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    if picture.mode not in ("L", "RGB", "CMYK"):
-        picture = picture.convert("RGB")
-    transform = _transform_to_srgb(profile, picture.mode)
-    return transform.apply(picture) if transform is not None else picture
 
 
 @functools.lru_cache(maxsize=16)

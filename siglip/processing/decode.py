@@ -6,6 +6,7 @@ hostile files from doing more harm than one UnreadableImage, and may run in many
 
 import io
 import logging
+import re
 import stat
 import threading
 import warnings
@@ -19,10 +20,11 @@ import torch
 from PIL import Image, ImageFile
 
 from siglip.errors import DownloadError, UnreadableImage
-from siglip.processing.colour import ORIENTATION, Refused, eight_bits, plain_rgb
+from siglip.processing.colour import ORIENTATION, Plain, Refused, eight_bits, plain
 from siglip.processing.download import download, is_url
 
-ImageInput = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
+# io.BytesIO lacks the name and mode of a BinaryIO
+ImageInput = str | Path | bytes | BinaryIO | io.BufferedIOBase | Image.Image | np.ndarray | torch.Tensor
 
 # raster formats whose decoders are compiled and bounded; none starts another program (EPS, WMF) or guesses (TGA).
 # The common ones come first: PIL imports all its plugins when it meets a name it has not loaded yet.
@@ -48,14 +50,19 @@ def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Im
     Raises UnreadableImage, and nothing else, for whatever is wrong with the picture, its file or its URL: also when
     it is larger than PIL.Image.MAX_IMAGE_PIXELS, which is checked before its pixels take memory.
     """
+    picture = decode(image, at_least_px=at_least_px).rgb()
+    if picture is not image:
+        # what was applied must not be applied again when this picture is read once more
+        picture.info.clear()
+        picture.getexif().pop(ORIENTATION, None)
+    return picture
+
+
+def decode(image: ImageInput, *, at_least_px: int | None = None) -> Plain:
+    """The same as `read_image`, but for the last step: colours with a profile of their own are still to be changed."""
     try:
         with _silence(), _opened(image, at_least_px) as picture:
-            plain = plain_rgb(picture)
-            if plain is not image:
-                # what was applied must not be applied again when this picture is read once more
-                plain.info.clear()
-                plain.getexif().pop(ORIENTATION, None)
-            return plain
+            return plain(picture)
     except Exception as error:  # PIL lets through whatever its decoders meet: struct.error, OverflowError, EOFError ...
         raise UnreadableImage(image_name(image), _reason(error)) from error
 
@@ -98,7 +105,7 @@ def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image
 
 
 @contextmanager
-def _stream(image: str | Path | bytes | BinaryIO) -> Generator[BinaryIO, None, None]:
+def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generator[BinaryIO, None, None]:
     if isinstance(image, bytes):
         _check_bytes(len(image))
         yield io.BytesIO(image)
@@ -201,9 +208,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return f"no picture, or one whose first bytes are damaged; expected one of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
+        size = re.search(r"\d[\d x]*pixels", str(error))
         return (
-            f"too large to decode safely ({error}), the limit is {Image.MAX_IMAGE_PIXELS} pixels; make it smaller, "
-            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+            f"too large to decode safely: {size.group() if size else error}, the limit is {Image.MAX_IMAGE_PIXELS}; "
+            "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         )
     if isinstance(error, MemoryError):
         return "takes more memory than there is; make it smaller"

@@ -53,6 +53,8 @@ def _get(url: str, deadline: float) -> bytes:
                 raise TimeoutError
     if len(body) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES} bytes; download it yourself and give the path")
+    if response.length:  # what the server announced and did not send
+        raise ValueError(f"the connection broke off after {len(body)} bytes; try again")
     return bytes(body)
 
 

@@ -1,0 +1,1 @@
+"""A model and data -> numbers: retrieval, zero-shot classification, linear probes."""

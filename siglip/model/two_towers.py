@@ -58,7 +58,7 @@ class SiglipModel(nn.Module, PretrainedModel):
         self, input_ids: Int[Tensor, "batch ctx"], attention_mask: object = None
     ) -> Float[Tensor, "batch dim"]:
         """Text vectors before normalisation."""
-        pooled = self.text_model(input_ids, attention_mask).pooler_output
+        pooled = self.text_model(input_ids, attention_mask, last_token_only=True).pooler_output
         assert pooled is not None
         return pooled
 

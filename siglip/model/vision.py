@@ -64,7 +64,8 @@ class VisionEmbeddings(nn.Module):
         positions = self.position_embedding.weight
         if interpolate_pos_encoding:
             positions = resize_position_embedding(positions, (patches.shape[2], patches.shape[3]), method="bicubic")
-        return patches.flatten(2).transpose(1, 2) + positions
+        # one token after the other in memory: sums keep the layout, so every layer would walk through it in strides
+        return (patches.flatten(2).transpose(1, 2) + positions).contiguous()
 
 
 class SiglipVisionModel(nn.Module, PretrainedModel):

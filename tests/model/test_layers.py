@@ -1,0 +1,171 @@
+"""What the towers leave out for speed changes no number: each short cut against the plain formula."""
+
+import subprocess
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from siglip.config import SiglipConfig, SiglipVisionConfig
+from siglip.model import SiglipModel
+from siglip.model.layers import MapAttention, Mlp
+
+
+@pytest.fixture
+def one_thread() -> Generator[None, None, None]:
+    """256 rows a piece, whatever the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_mlp(hidden_act: str = "gelu_pytorch_tanh", width: int = 7, mlp_dim: int = 29) -> Mlp:
+    config = SiglipVisionConfig(
+        hidden_size=width, num_attention_heads=1, intermediate_size=mlp_dim, hidden_act=hidden_act
+    )
+    return Mlp(config, torch.Generator().manual_seed(0))
+
+
+def plain(mlp: Mlp, x: Tensor) -> Tensor:
+    hidden = F.gelu(F.linear(x, mlp.fc1.weight, mlp.fc1.bias), approximate=mlp.approximate)
+    return F.linear(hidden, mlp.fc2.weight, mlp.fc2.bias)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("hidden_act", ["gelu_pytorch_tanh", "gelu"])
+@pytest.mark.parametrize("shape", [(1, 1, 7), (5, 7), (3, 171, 7), (2, 256, 7)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)],
+)
+def test_an_mlp_by_pieces_without_gradients_is_the_plain_mlp(
+    hidden_act: str, shape: tuple[int, ...], dtype: torch.dtype, tolerance: float
+) -> None:
+    mlp = make_mlp(hidden_act).to(dtype)
+    x = 3.0 * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    before = x.to(dtype)
+    with torch.no_grad():
+        got = mlp(before)
+    assert got.dtype == dtype
+    assert torch.equal(before, x.to(dtype))
+    # the expectation is made in double precision from the same, already rounded numbers
+    expected = plain(make_mlp(hidden_act).to(dtype).double(), before.double())
+    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_the_short_activation_is_right_in_its_tails() -> None:
+    mlp = make_mlp(width=1, mlp_dim=1).requires_grad_(False)
+    for weight, bias in ((mlp.fc1.weight, mlp.fc1.bias), (mlp.fc2.weight, mlp.fc2.bias)):
+        weight.fill_(1.0)
+        bias.zero_()
+    x = torch.tensor([-1e30, -100.0, -9.0, -3.0, -1e-3, -0.0, 0.0, 1e-3, 3.0, 9.0, 100.0, 1e30])
+    with torch.no_grad():
+        got = mlp(x[:, None])[:, 0]
+    torch.testing.assert_close(got, F.gelu(x, approximate="tanh"), rtol=1e-6, atol=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_without_gradients_the_wide_middle_never_exists_for_the_whole_batch() -> None:
+    mlp = make_mlp(width=8, mlp_dim=64)
+    with torch.no_grad(), LargestTensor() as seen:
+        mlp(torch.randn(4, 300, 8))
+    assert seen.numel == 256 * 64 < 4 * 300 * 64
+
+
+def test_tokens_lie_one_after_the_other_in_memory(tiny_model: SiglipModel) -> None:
+    states = tiny_model.vision_model(torch.randn(2, 3, 30, 30), output_hidden_states=True).hidden_states
+    assert states is not None
+    assert all(state.is_contiguous() for state in states)
+
+
+def gradients(model: nn.Module, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True))
+
+
+def test_the_last_token_alone_has_the_same_vector_and_gradients(tiny_model: SiglipModel) -> None:
+    tower = tiny_model.text_model.double()
+    ids = torch.randint(0, 100, (5, 16), generator=torch.Generator().manual_seed(1))
+    whole, short = tower(ids), tower(ids, last_token_only=True)
+    torch.testing.assert_close(short.pooler_output, whole.pooler_output)
+    torch.testing.assert_close(short.last_hidden_state, whole.last_hidden_state[:, -1:])
+    for one, other in zip(
+        gradients(tower, whole.pooler_output.square().sum()),
+        gradients(tower, short.pooler_output.square().sum()),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_hidden_states_hold_every_token_also_when_only_the_last_is_wanted(tiny_model: SiglipModel) -> None:
+    output = tiny_model.text_model(torch.zeros(2, 16, dtype=torch.int64), output_hidden_states=True,
+        last_token_only=True)  # fmt: skip
+    assert output.hidden_states is not None
+    assert {state.shape for state in (*output.hidden_states, output.last_hidden_state)} == {(2, 16, 32)}
+
+
+@pytest.mark.parametrize("width", [(6, 2), (15, 3), (7, 1)])
+def test_pooling_without_keys_and_values_is_multi_head_attention(width: tuple[int, int]) -> None:
+    """Against torch's own, with biases and gradients, in float64."""
+    size, heads = width
+    config = SiglipVisionConfig(hidden_size=size, num_attention_heads=heads)
+    pooling = MapAttention(config).double()
+    for parameter in pooling.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(parameter.numel()))
+    reference = nn.MultiheadAttention(size, heads, batch_first=True).double()
+    reference.load_state_dict(pooling.state_dict())
+    probe, x = torch.randn(1, 1, size).double(), torch.randn(4, 11, size).double()
+    got = pooling(probe, x)
+    expected = reference(probe.expand(4, 1, -1), x, x)[0][:, 0]
+    torch.testing.assert_close(got, expected)
+    theirs = dict(zip((n for n, _ in reference.named_parameters()), gradients(reference, expected.square().sum()),
+        strict=True))  # fmt: skip
+    for (name, _), gradient in zip(pooling.named_parameters(), gradients(pooling, got.square().sum()), strict=True):
+        torch.testing.assert_close(gradient, theirs[name])
+
+
+def test_half_precision_pooling_stays_close_to_float32(tiny_config: SiglipConfig) -> None:
+    model = SiglipModel(tiny_config, generator=torch.Generator().manual_seed(0)).eval()
+    pixels = torch.randn(8, 3, 30, 30, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model.get_image_features(pixels)
+        got = model.to(torch.bfloat16).get_image_features(pixels).float()
+    assert F.cosine_similarity(got, expected).min() > 0.999
+
+
+GRAPHS = """
+import torch
+from siglip.config import SiglipVisionConfig
+from siglip.model.layers import Mlp
+mlp = Mlp(SiglipVisionConfig(hidden_size=4, num_attention_heads=1, intermediate_size=8))
+x = torch.randn(3000, 4)
+with torch.no_grad():
+    expected = mlp(x)
+    exported = torch.export.export(mlp, (x[:5],), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    traced = torch.jit.trace(mlp, x[:5])
+    torch.testing.assert_close(exported.module()(x), expected)
+    torch.testing.assert_close(traced(x), expected)
+print(sum("gelu" in str(node.target) for node in exported.graph.nodes), str(traced.graph).count("aten::gelu"))
+"""
+
+
+def test_a_traced_or_exported_mlp_is_the_plain_one_and_takes_any_number_of_rows() -> None:
+    # in a process of its own, where no annotation is checked while a graph is made
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", GRAPHS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "1"]

@@ -63,7 +63,7 @@ class ShardSource:
         url = self._shards[shard].url
         key, spans = self._index(shard)[index - self._ends[shard] + self._sizes[shard]].tolist()
         name = f"{stem(url)}/{key.decode('utf-8', 'replace')}"
-        present = {part: span for part, span in zip(PARTS, spans.tolist(), strict=True) if span[0] >= 0}
+        present = {part: (start, size) for part, (start, size) in zip(PARTS, spans.tolist(), strict=True) if start >= 0}
         if not image:
             present.pop("image", None)
         parts = dict(zip(present, self._store.read(url, list(present.values())), strict=True))

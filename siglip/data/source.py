@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -35,6 +35,7 @@ class Sample:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+@runtime_checkable
 class Source(Protocol):
     """Samples by number, in any order, from any process."""
 

@@ -4,8 +4,9 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -14,6 +15,15 @@ from siglip.data.source import Sample, digest, usable_captions
 from siglip.errors import BrokenSample, DataError
 
 Row = Mapping[str, Any]
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A list of rows, or what only looks like one, such as a `datasets.Dataset`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Row: ...
+
 
 # column names in use, the likelier first
 _IMAGE_NAMES = ("image", "image_path", "filepath", "file_path", "file_name", "filename", "path", "file", "img")
@@ -56,7 +66,7 @@ class TableSource:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Rows,
         columns: Columns,
         *,
         folder: Path,
@@ -99,7 +109,7 @@ class TableSource:
         """Over `state` and count, or over the names and sizes of all picture files in their order."""
         if self._state is not None:
             return digest([self._state, str(len(self))])
-        names = [str(row.get(self._columns.image or "")) for row in self._rows]
+        names = [str(self._rows[index].get(self._columns.image or "")) for index in range(len(self))]
         return digest([f"{_size(self._folder / name)} {name}" for name in names])
 
     def _label(self, row: Row) -> int:
@@ -143,14 +153,14 @@ def open_table(path: Path, columns: Columns, templates: Sequence[str]) -> TableS
     rows = TABLE_READERS[path.suffix.lower()](path)
     if not len(rows):
         raise DataError(f"{path} holds no rows; expected one for each picture")
-    state = f"{path.name} {path.stat().st_size}" if isinstance(rows, _ArrowRows) else None
-    names = rows.names if isinstance(rows, _ArrowRows) else list(dict.fromkeys(name for row in rows for name in row))
-    columns = columns.found_in(names, str(path))
-    labels = {row.get(columns.label) for row in rows} if columns.label is not None and state is None else set[Any]()
-    if isinstance(rows, list) and columns.caption is not None:
+    columns = columns.found_in(_names(rows), str(path))
+    labels = sorted({label for label in _values(rows, columns.label) if isinstance(label, str)})
+    state = None
+    if isinstance(rows, _ArrowRows):
+        state = f"{path.name} {path.stat().st_size}"
+    elif columns.caption is not None:
         rows = _joined_by_picture(rows, str(columns.image), columns.caption)
-    names = sorted(label for label in labels if isinstance(label, str))
-    return TableSource(rows, columns, folder=path.parent, label_names=names, templates=templates, state=state)
+    return TableSource(rows, columns, folder=path.parent, label_names=labels, templates=templates, state=state)
 
 
 def open_dataset(dataset: Any, columns: Columns, templates: Sequence[str]) -> TableSource:
@@ -175,18 +185,27 @@ def load_dataset_folder(folder: Path) -> Any:
     return datasets.load_from_disk(str(folder))
 
 
-class _ArrowRows(Sequence[Row]):
+class _ArrowRows:
     """Rows of an Arrow table, made when they are asked for."""
 
     def __init__(self, table: Any) -> None:
-        self._table = table
-        self.names: list[str] = table.column_names
+        self.table = table
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return self.table.num_rows
 
-    def __getitem__(self, index: Any) -> Any:
-        return {name: self._table[name][index].as_py() for name in self.names}
+    def __getitem__(self, index: int, /) -> Row:
+        return {name: self.table[name][index].as_py() for name in self.table.column_names}
+
+
+def _names(rows: "list[Row] | _ArrowRows") -> list[str]:
+    return rows.table.column_names if isinstance(rows, _ArrowRows) else list(dict.fromkeys(chain.from_iterable(rows)))
+
+
+def _values(rows: "list[Row] | _ArrowRows", column: str | None) -> list[Any]:
+    if column is None:
+        return []
+    return rows.table[column].to_pylist() if isinstance(rows, _ArrowRows) else [row.get(column) for row in rows]
 
 
 def _read_csv(path: Path) -> list[Row]:
@@ -211,7 +230,7 @@ def _read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def _read_parquet(path: Path) -> Sequence[Row]:
+def _read_parquet(path: Path) -> list[Row] | _ArrowRows:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
@@ -224,7 +243,7 @@ def _read_parquet(path: Path) -> Sequence[Row]:
     return _ArrowRows(table) if holds_pictures else table.to_pylist()
 
 
-TABLE_READERS: Mapping[str, Callable[[Path], Sequence[Row]]] = {
+TABLE_READERS: Mapping[str, Callable[[Path], list[Row] | _ArrowRows]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_jsonl,

@@ -13,6 +13,7 @@ _INK = (24, 24, 27)
 _GREY = (113, 113, 122)
 _RULE = (228, 228, 231)
 _MAX_LINES = 2
+_MAX_LETTERS = 300  # far more than two lines hold, since letters grow with the square
 
 
 def contact_sheet(
@@ -25,8 +26,8 @@ def contact_sheet(
 
     The first caption is dark, the others are smaller and grey. A caption wider than the square goes over two lines and
     is cut after that; the font knows ASCII only, so accents are dropped and other letters become "?". Without
-    `columns` the sheet is a little wider than high. Raises UnreadableImage for a path that
-    holds no picture, InputError if there is nothing to draw.
+    `columns` the sheet is a little wider than high. Raises UnreadableImage for a path that holds no picture,
+    InputError if there is nothing to draw.
     """
     if not pictures or cell_px < 16 or (columns is not None and columns < 1):
         raise InputError(
@@ -73,7 +74,7 @@ class _Caption:
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     lines = [""]
-    for word in _ascii(text).split():
+    for word in _ascii(text[:_MAX_LETTERS]).split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width or not lines[-1]:
             lines[-1] = longer

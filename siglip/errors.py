@@ -46,6 +46,9 @@ class UnreadableImage(SiglipError, ValueError):
         self.name = name
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[Exception], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # how it travels between processes
+
 
 class CheckpointError(SiglipError, ValueError):
     """A folder or file that holds no model we can read."""
@@ -66,6 +69,9 @@ class BrokenSample(DataError):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Exception], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # how it travels between processes
 
 
 class TrainingError(SiglipError, RuntimeError):

@@ -44,7 +44,8 @@ def test_captions_stand_below_their_picture_the_first_darker() -> None:
 
 
 @pytest.mark.parametrize(
-    "caption", ["a very long caption " * 20, "x" * 300, "\u041a\u043e\u0448\u043a\u0430 \u732b" * 30, "W" * 11]
+    "caption",
+    ["a very long caption " * 20, "x" * 300, "\u041a\u043e\u0448\u043a\u0430 \u732b" * 30, "W" * 11, "word " * 100_000],
 )
 def test_a_long_caption_is_wrapped_and_cut_to_its_column_and_two_lines(caption: str) -> None:
     sheet = pixels([(RED, [caption]), (RED, [])], columns=2)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from siglip.errors import UnreadableImage
+from siglip.errors import BrokenSample, UnreadableImage
 from siglip.processing.decode import FORMATS, image_name, read_image
 from tests.processing.damage import encoded, good_files
 
@@ -136,6 +137,12 @@ def test_names_come_from_the_path_the_file_or_the_position(tmp_path: Path) -> No
 
 
 # ---- what cannot be read
+
+
+def test_the_error_travels_between_processes_with_its_name_and_reason() -> None:
+    for kind in (UnreadableImage, BrokenSample):
+        error = pickle.loads(pickle.dumps(kind("a.png", "is torn")))
+        assert (type(error), error.name, error.reason, str(error)) == (kind, "a.png", "is torn", "a.png: is torn")
 
 
 def test_paths_that_hold_no_file_are_refused_without_waiting(tmp_path: Path) -> None:

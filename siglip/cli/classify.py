@@ -12,11 +12,17 @@ for example:
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
 from siglip.files import replacing
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 DEFAULT_TEMPLATE = "This is a photo of {}."
+_CELL_PX = 192
+_ON_A_SHEET = 400
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"sentences with {{}} for the label; several are averaged (default: {DEFAULT_TEMPLATE!r})",
     )
     parser.add_argument("--top", type=inputs.positive, default=3, metavar="K", help="labels per picture (default: 3)")
-    parser.add_argument("--sheet", type=_png, metavar="FILE.png", help="also draw the pictures with their labels")
+    parser.add_argument(
+        "--sheet",
+        type=_png,
+        metavar="FILE.png",
+        help=f"also draw the first {_ON_A_SHEET} pictures",
+    )
     output.add_form_arguments(parser)
     inputs.add_model_arguments(parser)
 
@@ -61,26 +72,35 @@ def run(arguments: argparse.Namespace) -> int:
             {"image": name, "labels": [{"label": label, "probability": chance} for label, chance in found]},
             [(name, label, chance) for label, chance in found],
         )
-        if arguments.sheet:
+        if arguments.sheet and len(captions) < _ON_A_SHEET:
             captions.append((name, [f"{label} {output.shown(chance)}" for label, chance in found]))
     report.close(failed)
-    if arguments.sheet and captions:
+    if captions:
         _draw(captions, arguments.sheet)
+        output.say(f"{arguments.sheet} shows {len(captions)} of {total - len(failed)} pictures")
     return output.report_failures(failed, total)
 
 
 def _draw(captions: list[tuple[str, list[str]]], file: Path) -> None:
     from siglip.contact_sheet import contact_sheet
 
+    sheet = contact_sheet([(_thumbnail(name), lines) for name, lines in captions], cell_px=_CELL_PX)
     with replacing(file) as temporary:
-        contact_sheet(captions).save(temporary, format="PNG")
-    output.say(f"{file}: {len(captions)} pictures")
+        sheet.save(temporary, format="PNG")
+
+
+def _thumbnail(name: str) -> "Image.Image":
+    from siglip.processing import read_image
+
+    picture = read_image(name, at_least_px=_CELL_PX)
+    picture.thumbnail((_CELL_PX, _CELL_PX))
+    return picture
 
 
 def _template(word: str) -> str:
     if "{}" not in word:
         raise argparse.ArgumentTypeError(f"{word!r} has no {{}} for the label")
-    return word
+    return inputs.text(word)
 
 
 def _png(word: str) -> Path:

@@ -1,11 +1,12 @@
 """Rewrite a checkpoint in another format; the numbers stay the same to the bit.
 
 SRC is a model name (see `siglip models`), a folder, or a file: a Hugging Face
-folder, a big_vision .npz, or an open_clip checkpoint with its configuration.
+folder, a big_vision .npz, or an open_clip folder. DST is a folder, and gets the
+files that prepare pictures and texts too.
 
 for example:
   siglip convert nano nano-folder --to huggingface
-  siglip convert nano nano.npz --to big_vision
+  siglip convert nano nano-big-vision --to big_vision
   siglip convert nano nano-open-clip --to open_clip
 """
 
@@ -17,7 +18,7 @@ from siglip.cli import inputs, output
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="what to read")
-    parser.add_argument("destination", type=Path, metavar="DST", help="what to write")
+    parser.add_argument("destination", type=Path, metavar="DST", help="the folder to write")
     parser.add_argument("--to", required=True, choices=["huggingface", "big_vision", "open_clip"], help="its format")
     output.add_form_arguments(parser)
 

@@ -50,13 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     with replacing(rows_file) as new_rows, replacing(vectors_file) as new_vectors:
         embedder = inputs.load_embedder(arguments)
         dim = embedder.model.config.text_config.embedding_size
-        found = _texts(embedder, texts, failed) if texts else inputs.picture_vectors(embedder, names, failed, bar=True)
+        found = _texts(embedder, texts) if texts else inputs.picture_vectors(embedder, names, failed, bar=True)
         kept = _write_vectors(new_vectors, found, dim)
         origin = {"model": arguments.model, "fingerprint": embedder.fingerprint}
         write_rows = _write_parquet if arguments.parquet else _write_jsonl
         write_rows(new_rows, kept, {"kind": "text" if texts else "image", **origin})
     record = {"vectors": str(vectors_file), "rows": str(rows_file), "count": len(kept), "dim": dim, **origin}
-    output.print_record(output.form_of(arguments), {**record, "failed": len(failed)})
+    form = output.form_of(arguments)
+    failures = [item._asdict() for item in failed] if form in ("json", "jsonl") else len(failed)
+    output.print_record(form, {**record, "failures": failures})
     return output.report_failures(failed, total)
 
 
@@ -71,13 +73,10 @@ def _files(out: Path, suffix: str) -> tuple[Path, Path]:
     return files
 
 
-def _texts(
-    embedder: "Embedder", texts: list[str], failed: list[output.Failed]
-) -> "Iterator[tuple[str, Float32[np.ndarray, ' dim']]]":
+def _texts(embedder: "Embedder", texts: list[str]) -> "Iterator[tuple[str, Float32[np.ndarray, ' dim']]]":
     with output.progress(len(texts), "text") as done:
-        result = embedder.embed_texts(texts, progress=done)
-    failed += [output.Failed(failure.name, failure.reason) for failure in result.failures]
-    yield from ((texts[index], vector) for index, vector in zip(result.indices, result.vectors, strict=True))
+        vectors = embedder.embed_texts(texts, progress=done).vectors
+    yield from zip(texts, vectors, strict=True)
 
 
 def _write_vectors(file: Path, found: "Iterable[tuple[str, Float32[np.ndarray, ' dim']]]", dim: int) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from siglip.cli import inputs, output
 from siglip.cli.models import release_facts
-from siglip.errors import DownloadError
+from siglip.errors import DownloadError, NotYetSupported
 from siglip.releases import RELEASES
 
 
@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts(name: str) -> dict[str, Any]:
+    import numpy as np
+
     from siglip.checkpoints import fingerprint
     from siglip.model import SiglipModel
     from siglip.processing import SiglipProcessor
@@ -40,7 +42,7 @@ def _facts(name: str) -> dict[str, Any]:
     try:
         model = SiglipModel.from_pretrained(name, local_files_only=True)
         processor = SiglipProcessor.from_pretrained(name, local_files_only=True)
-    except DownloadError:
+    except (DownloadError, NotYetSupported):
         published = {release.name: release for release in RELEASES}
         if name not in published:
             raise
@@ -49,8 +51,8 @@ def _facts(name: str) -> dict[str, Any]:
         "model": name,
         "on_this_machine": True,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "temperature_t": float(model.logit_scale.detach().float().exp()),
-        "bias_b": float(model.logit_bias.detach().float()),
+        "temperature_t": output.shortest(np.float32(model.logit_scale.detach().float().exp().item())),
+        "bias_b": output.shortest(np.float32(model.logit_bias.item())),
         "fingerprint": fingerprint(model, processor),
         "pictures": asdict(processor.image_processor.settings),
         "texts": asdict(processor.tokenizer.settings),

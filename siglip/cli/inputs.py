@@ -63,7 +63,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_text_arguments(parser: argparse.ArgumentParser, name: str, *, required: bool = True) -> None:
     """`--labels A B` and `--labels-file F` (or the same with texts), of which one is given."""
     group = parser.add_mutually_exclusive_group(required=required)
-    group.add_argument(f"--{name}", nargs="+", metavar=name.upper()[:-1], help=f"the {name} themselves")
+    group.add_argument(f"--{name}", nargs="+", type=text, metavar=name.upper()[:-1], help=f"the {name} themselves")
     group.add_argument(
         f"--{name}-file",
         type=Path,
@@ -77,6 +77,15 @@ def positive(word: str) -> int:
     if not word.isascii() or not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {word!r}")
     return int(word)
+
+
+def text(word: str) -> str:
+    """A word that is text, for argparse: a shell can also pass bytes that are none."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not UTF-8 text") from None
+    return word
 
 
 def texts(given: list[str] | None, file: Path | None) -> list[str]:

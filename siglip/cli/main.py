@@ -5,8 +5,10 @@ import difflib
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn, Protocol, cast
 
 from siglip import __version__
@@ -61,6 +63,9 @@ class _Command(Protocol):
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` if None) and return its exit code."""
+    ours = words is None
+    if ours:
+        signal.signal(signal.SIGINT, _stop)
     words = sys.argv[1:] if words is None else list(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # file names need not be valid text; they go out as the bytes they are
@@ -79,9 +84,19 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         code = _complain(_one_line(error), 1)
     except KeyboardInterrupt:
-        # leave at once: threads that still read a slow disk or network would keep the interpreter waiting
-        os._exit(130)
+        code = 130
+        if ours:
+            # at once: the interpreter would wait for threads that still read a slow disk or network
+            os._exit(code)
     return code
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C, and once more a second later, should something wait for such threads before it lets go."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+    raise KeyboardInterrupt
 
 
 def _run(words: list[str]) -> int:

@@ -85,7 +85,7 @@ class Report:
     def close(self, failed: Sequence[Failed] = ()) -> None:
         """Write what is still to be written."""
         if self._form == "json":
-            failures = [{"name": name, "reason": reason} for name, reason in failed]
+            failures = [item._asdict() for item in failed]
             _write(as_json({**self._head, self._key: self._records, "failures": failures}, indent=2))
 
     def _write_row(self, row: Sequence[Cell], style: str = "") -> None:
@@ -221,7 +221,7 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Generator[tuple[str, s
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _escaped(str(value))
+            yield f"{prefix}{name}", _escaped(value if isinstance(value, str) else json.dumps(value))
 
 
 def _coloured() -> bool:

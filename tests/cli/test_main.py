@@ -73,7 +73,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
     ("words", "message"),
     [
         (["clasify"], "no command 'clasify'; did you mean 'classify'?"),
-        (["quux"], "no command 'quux'; the commands are classify, score, embed, models, info, convert"),
+        (["quux"], f"no command 'quux'; the commands are {', '.join(COMMANDS)}"),
         (["--versoin"], "no option '--versoin'; did you mean '--version'?"),
         (["classify", "a.png", "--lables", "x"], "no option '--lables'; did you mean '--labels'?"),
         (["classify", "a.png"], "one of the arguments --labels --labels-file is required"),

@@ -130,10 +130,10 @@ def test_a_record_is_a_line_for_each_property(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.splitlines() == [
         "model                nano",
         "pictures.image_size  64",
-        "pictures.mean        (0.5, 0.5)",
+        "pictures.mean        [0.5, 0.5]",
         "model\tnano",
         "pictures.image_size\t64",
-        "pictures.mean\t(0.5, 0.5)",
+        "pictures.mean\t[0.5, 0.5]",
         '{"model": "nano", "pictures": {"image_size": 64, "mean": [0.5, 0.5]}}',
     ]
 

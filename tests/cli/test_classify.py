@@ -1,0 +1,141 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from siglip import SiglipModel, SiglipProcessor
+from siglip.cli.main import main
+from tests.conftest import ROOT
+
+Make = Callable[[str], Path]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+LABELS = ["teddy bear", "penguin", "bicycle", "taxi"]
+
+
+def test_probabilities_are_those_of_the_model_best_first(capsys: pytest.CaptureFixture[str]):
+    files = [str(ROOT / "samples" / name) for name in ("penguin.png", "teddy_bear.png")]
+    assert main(["classify", *files, "--labels", *LABELS, "--top", "4", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    model, processor = SiglipModel.from_pretrained("nano"), SiglipProcessor.from_pretrained("nano")
+    texts = [f"This is a photo of {label}." for label in LABELS]
+    with torch.inference_mode():
+        expected = model(**processor(text=texts, images=files, return_tensors="pt")).logits_per_image.sigmoid()
+    assert (document["model"], document["failures"]) == ("nano", [])
+    for file, record, row in zip(files, document["images"], expected, strict=True):
+        order = row.argsort(descending=True).tolist()
+        assert record["image"] == file
+        assert [entry["label"] for entry in record["labels"]] == [LABELS[i] for i in order]
+        assert [entry["probability"] for entry in record["labels"]] == pytest.approx(row[order].tolist(), rel=1e-3)
+
+
+def test_several_templates_are_one_judgement_that_differs_from_either(capsys: pytest.CaptureFixture[str]):
+    file = str(ROOT / "samples" / "penguin.png")
+
+    def judged(*templates: str) -> float:
+        main(["classify", file, "--labels", "penguin", "--template", *templates])
+        return float(capsys.readouterr().out.split("\t")[-1])
+
+    one, other, both = judged("{}"), judged("a drawing of a {}"), judged("{}", "a drawing of a {}")
+    assert len({one, other, both}) == 3
+
+
+@pytest.fixture
+def nasty(tmp_path: Path, picture: Make) -> list[str]:
+    """A folder with five readable pictures of odd names; returns the names of five broken ones beside them."""
+    for name in (
+        "plain.png",
+        "tab\tand\nline.png",
+        "\u732b \u00e9t\u00e9.png",
+        "sub/deep.PNG",
+        os.fsdecode(b"\xff.png"),
+    ):
+        picture(f"album/{name}")
+    whole = (ROOT / "samples" / "cat.jpg").read_bytes()
+    broken = {
+        "empty.png": b"",
+        "text.jpg": b"this is no picture",
+        "cut.jpg": whole[: len(whole) // 2],
+        "header.png": b"\x89PNG\r\n\x1a\n",
+        "bomb.ppm": b"P6 99999 99999 255\n",
+    }
+    for name, content in broken.items():
+        (tmp_path / "album" / name).write_bytes(content)
+    return sorted(f"album/{name}" for name in broken)
+
+
+def test_broken_pictures_are_listed_at_the_end_and_the_others_classified(siglip: Run, nasty: list[str]):
+    result = siglip("classify", "album", "gone.png", "--labels", "cat", "dog", "--top", "1")
+    assert result.returncode == 3
+    heading, *rows = result.stdout.split("\n")[:-1]
+    assert heading == "image\tlabel\tprobability"
+    assert sorted(row.split("\t")[0] for row in rows) == sorted(
+        ["album/plain.png", "album/tab\\tand\\nline.png", "album/\u732b \u00e9t\u00e9.png", "album/\udcff.png",
+         "album/sub/deep.PNG"]
+    )  # fmt: skip
+    first, *listed = result.stderr.splitlines()
+    assert first == "siglip: 6 of 11 failed:"
+    assert sorted(line.split(":")[0].strip() for line in listed) == [*nasty, "gone.png"]
+
+
+def test_json_lines_name_every_picture_also_where_its_name_is_no_text(siglip: Run, nasty: list[str]):
+    result = siglip("classify", "-", "--labels", "cat", "dog", "--jsonl", stdin=b"album\n")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 3
+    assert {record["image"] for record in records} >= {"album/tab\tand\nline.png", "album/\udcff.png"}
+    assert all(len(record["labels"]) == 2 for record in records)
+
+
+def test_no_readable_picture_prints_no_row_and_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.png").touch()
+    assert main(["classify", str(tmp_path), "--labels", "cat", "--sheet", str(tmp_path / "sheet.png")]) == 3
+    assert capsys.readouterr().out == "image\tlabel\tprobability\n"
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_the_sheet_shows_the_readable_pictures_and_replaces_an_older_file(
+    tmp_path: Path, picture: Make, capsys: pytest.CaptureFixture[str]
+):
+    names = [str(picture(name)) for name in ("a.png", "b.png")]
+    (tmp_path / "c.png").touch()
+    sheet = tmp_path / "out" / "sheet.png"
+    sheet.parent.mkdir()
+    sheet.write_text("old")
+    assert main(["classify", *names, str(tmp_path / "c.png"), "--labels", "cat", "--sheet", str(sheet)]) == 3
+    assert f"siglip: {sheet} shows 2 of 2 pictures\n" in capsys.readouterr().err
+    with Image.open(sheet) as drawn:
+        assert (drawn.format, drawn.width > 2 * 192) == ("PNG", True)
+    assert [file.name for file in sheet.parent.iterdir()] == ["sheet.png"]
+
+
+def test_results_come_at_once_and_ctrl_c_ends_quietly_while_another_picture_hangs(
+    picture: Make, silent_server: tuple[str, threading.Event], tmp_path: Path
+):
+    address, asked = silent_server
+    words = ["classify", "a.png", "b.png", "c.png", address, "--labels", "cat", "--jsonl", "--batch-size", "1"]
+    for name in words[1:4]:
+        picture(name)
+    with subprocess.Popen(
+        [sys.executable, "-m", "siglip", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stderr
+        assert json.loads(process.stdout.readline())["image"] == "a.png"
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr.read() == b""
+
+
+def test_a_reader_that_leaves_early_stops_the_work_without_a_word(picture: Make, tmp_path: Path):
+    for number in range(40):
+        picture(f"{number}.png")
+    line = f"set -o pipefail; {sys.executable} -m siglip classify . --labels a b c --jsonl --batch-size 4 | head -1"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1)

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from siglip import SiglipModel
+from siglip.cli.main import main
+from siglip.releases import RELEASES
+
+
+def test_the_table_holds_the_built_in_model_and_every_release(capsys: pytest.CaptureFixture[str]):
+    assert main(["models"]) == 0
+    heading, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert heading == ["model", "params", "px", "patch", "ctx", "dim", "top1"]
+    assert [row[0] for row in rows] == ["nano", *(release.name for release in RELEASES)]
+    assert ["google/siglip-so400m-patch14-224", "877.4", "224", "14", "16", "1152", "82.2"] in rows
+    assert ["google/siglip2-giant-opt-patch16-384", "1871.9", "384", "16", "64", "1536", "85.0"] in rows
+    assert ["google/siglip2-base-patch16-naflex", "375.2", "-", "16", "64", "768", "78.5"] in rows
+
+
+def test_the_built_in_model_is_described_from_its_own_files(capsys: pytest.CaptureFixture[str]):
+    assert main(["models", "--json"]) == 0
+    nano = json.loads(capsys.readouterr().out)["models"][0]
+    model = SiglipModel.from_pretrained("nano")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert nano["parameters_millions"] == pytest.approx(parameters / 1e6, abs=0.005)
+    assert nano["image_size"] == model.config.vision_config.image_size
+    assert nano["embedding_size"] == model.config.text_config.embedding_size
+
+
+def test_info_tells_temperature_bias_and_preparation_of_a_model(capsys: pytest.CaptureFixture[str]):
+    assert main(["info", "nano", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    model = SiglipModel.from_pretrained("nano")
+    assert facts["on_this_machine"] is True
+    assert facts["temperature_t"] == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
+    assert facts["bias_b"] == pytest.approx(model.logit_bias.item(), rel=1e-6)
+    assert facts["texts"] == {"context_length": 16, "clean": "canonicalize-hf"}
+    assert facts["pictures"]["image_size"] == facts["vision_config"]["image_size"] == 64
+    assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["google/siglip2-base-patch16-256", "google/siglip2-so400m-patch16-naflex"])
+def test_info_of_a_release_that_is_not_here_uses_no_network(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert main(["info", name, "--jsonl"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["on_this_machine"] is False
+    assert (facts["model"], facts["vocab_size"]) == (name, 256000)
+    assert facts["supported"] is ("naflex" not in name)
+
+
+def test_info_of_an_unknown_hub_name_is_an_error_in_one_line(capsys: pytest.CaptureFixture[str]):
+    assert main(["info", "nobody/nothing"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("siglip: error: 'nobody/nothing' ")
+
+
+def test_convert_writes_each_format_with_the_same_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+
+    def fingerprint(model: str) -> str:
+        assert main(["info", model, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["fingerprint"]
+
+    before = fingerprint("nano")
+    source = "nano"
+    for form in ("open_clip", "big_vision", "huggingface"):
+        assert main(["convert", source, form, "--to", form, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"written": form, "format": form}
+        source = f"./{form}"
+    assert fingerprint(source) == before

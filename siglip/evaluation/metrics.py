@@ -1,4 +1,4 @@
-"""Score matrices -> numbers in [0, 1]. Ties count against the model: a constant score finds nothing."""
+"""Score matrices -> numbers in [0, 1]. In retrieval, ties count against the model: a constant score finds nothing."""
 
 from collections.abc import Sequence
 
@@ -30,11 +30,8 @@ def recall_at(places: Int[np.ndarray, " queries"], ks: Sequence[int] = (1, 5, 10
     return {f"recall@{k}": float((places < k).mean()) for k in ks}
 
 
-def retrieval(
-    image_to_text: Float[np.ndarray, "images texts"], image_of_text: Int[np.ndarray, " texts"]
-) -> dict[str, float]:
-    """Recall at 1, 5 and 10 both ways; text i belongs to image `image_of_text[i]`, an image may have several texts."""
-    relevant = image_of_text[None, :] == np.arange(len(image_to_text))[:, None]
+def retrieval(image_to_text: Scores, relevant: Bool[np.ndarray, "rows columns"]) -> dict[str, float]:
+    """Recall at 1, 5 and 10 both ways. Rows are images; an image may have several texts and a text several images."""
     both = {
         "image_to_text": ranks(image_to_text, relevant),
         "text_to_image": ranks(np.ascontiguousarray(image_to_text.T), np.ascontiguousarray(relevant.T)),
@@ -42,10 +39,18 @@ def retrieval(
     return {f"{way}/{name}": value for way, places in both.items() for name, value in recall_at(places).items()}
 
 
+def class_places(
+    scores: Float[np.ndarray, "images classes"], labels: Int[np.ndarray, " images"]
+) -> Int[np.ndarray, " images"]:
+    """Place, from 0, of each picture's own class; among equal scores the class with the lower number goes first."""
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    earlier = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    return (~(scores <= own) | ((scores == own) & earlier)).sum(axis=1)
+
+
 def classification(scores: Float[np.ndarray, "images classes"], labels: Int[np.ndarray, " images"]) -> dict[str, float]:
     """Accuracy among the first 1 and 5 classes, and the mean over classes of the accuracy in each."""
-    relevant = labels[:, None] == np.arange(scores.shape[1])[None, :]
-    places = ranks(scores, relevant)
+    places = class_places(scores, labels)
     top = {f"top{k}": float((places < k).mean()) for k in (1, 5) if k <= scores.shape[1]}
     return {**top, "mean_per_class": float(np.mean(list(per_class(places, labels).values())))}
 

@@ -1,41 +1,51 @@
-"""Embedder and a source of captioned pictures -> recall both ways."""
-
-from collections.abc import Callable, Iterator
+"""Pictures with captions -> recall both ways, as in Flickr30k and COCO."""
 
 import numpy as np
+from jaxtyping import Float32
 
-from siglip.data import Source
 from siglip.embedder import Embedder
-from siglip.errors import BrokenSample, DataError
 from siglip.evaluation.metrics import retrieval
-from siglip.processing import ImageInput
+from siglip.evaluation.pictures import Pictures
+from siglip.evaluation.result import Mistake, Result
 
 
 def evaluate_retrieval(
-    embedder: Embedder, source: Source, *, all_captions: bool = False, progress: Callable[[int], None] | None = None
-) -> dict[str, float]:
-    """Recall at 1, 5 and 10 of finding a picture's caption and a caption's picture among all of the source.
+    embedder: Embedder, pictures: Pictures, *, all_captions: bool = False, num_mistakes: int = 40
+) -> Result:
+    """Recall at 1, 5 and 10 of finding a picture's caption and a caption's picture among all.
 
-    `all_captions` asks with every caption of a picture, else with the main one. Pictures that cannot be read are left
-    out and counted as `broken`. Scores are cosines; each caption belongs to the picture it came with and to no other.
-    `progress` gets the number of pictures just done. Raises DataError if no picture is left.
+    `all_captions` asks with every caption of a picture, else with its main one. Scores are cosines; a caption belongs
+    to the pictures it was given to, several if it was given to several.
     """
-    captions: list[tuple[str, ...]] = []
+    given = [captions if all_captions else captions[:1] for captions in pictures.captions]
+    texts = list(dict.fromkeys(text for captions in given for text in captions))
+    number = {text: index for index, text in enumerate(texts)}
+    relevant = np.zeros((len(pictures), len(texts)), dtype=bool)
+    for row, captions in enumerate(given):
+        relevant[row, [number[text] for text in captions]] = True
+    scores = pictures.vectors @ embedder.embed_texts(texts).vectors.T
+    numbers = {**retrieval(scores, relevant), "pictures": float(len(pictures)), "texts": float(len(texts))}
+    return Result(
+        task="retrieval",
+        numbers={**numbers, "broken": float(pictures.num_broken)},
+        mistakes=_worst(pictures, scores, relevant, texts, num_mistakes),
+    )
 
-    def pictures() -> Iterator[ImageInput]:
-        for index in range(len(source)):
-            try:
-                sample = source.sample(index)
-            except BrokenSample:
-                continue
-            captions.append(sample.captions if all_captions else sample.captions[:1])
-            assert sample.image is not None
-            yield sample.image
 
-    images = embedder.embed_images(pictures(), progress=progress)
-    if not len(images):
-        raise DataError("none of the pictures could be read; `siglip data stats` says why")
-    owners = [place for place, index in enumerate(images.indices) for _ in captions[index]]
-    texts = embedder.embed_texts([text for index in images.indices for text in captions[index]])
-    numbers = retrieval(images.vectors @ texts.vectors.T, np.array(owners))
-    return {**numbers, "pictures": float(len(images)), "broken": float(len(source) - len(images))}
+def _worst(
+    pictures: Pictures, scores: Float32[np.ndarray, "images texts"], relevant: np.ndarray, texts: list[str], count: int
+) -> tuple[Mistake, ...]:
+    """Pictures whose best wrong caption beats their best right one by most."""
+    wrong = np.where(relevant, -np.inf, scores)
+    margin = wrong.max(axis=1) - np.where(relevant, scores, -np.inf).max(axis=1)
+    return tuple(
+        Mistake(
+            index=int(pictures.indices[row]),
+            name=pictures.names[row],
+            expected=pictures.captions[row][0],
+            found=tuple(texts[place] for place in np.argsort(-wrong[row])[:3]),
+            margin=float(margin[row]),
+        )
+        for row in np.argsort(-margin)[:count]
+        if margin[row] > 0
+    )

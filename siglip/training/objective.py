@@ -12,6 +12,7 @@ from siglip.data import Batch, LoaderSettings, Source, one_pass
 from siglip.distributed import world_size
 from siglip.embedder import Embedder
 from siglip.evaluation.metrics import classification
+from siglip.evaluation.pictures import embed_source
 from siglip.evaluation.retrieval import evaluate_retrieval
 from siglip.losses import ring_sigmoid_loss
 from siglip.model import SiglipForImageClassification, SiglipModel
@@ -83,7 +84,8 @@ class PairObjective:
 
     def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
         assert isinstance(model, SiglipModel)
-        return evaluate_retrieval(Embedder(model, self._processor, device=self._device), source)
+        embedder = Embedder(model, self._processor, device=self._device)
+        return evaluate_retrieval(embedder, embed_source(embedder, source)).numbers
 
 
 class ClassObjective:

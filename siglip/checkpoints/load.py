@@ -35,7 +35,7 @@ _DTYPES = {
 }
 _FLOAT32 = ("logit_scale", "logit_bias")
 # converted tensors leave pages of the file behind, which are let go of each time so many bytes have been converted
-_RELEASE_BYTES = 64 * 2**20
+_RELEASE_BYTES = 16 * 2**20
 
 
 def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -> _Kind:
@@ -115,7 +115,10 @@ class _NothingDrawn(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def layout_of(path: Path) -> ModuleType:

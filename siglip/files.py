@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STAGING = ".siglip-staging"
@@ -55,7 +55,8 @@ def replacing_together(folder: str | Path, *, obsolete: Sequence[str] = ()) -> G
     staging.mkdir()
     try:
         yield staging
-        (staging / _OBSOLETE).write_text("\n".join(obsolete), encoding="utf-8")
+        gone = [name for name in obsolete if not (staging / name).exists()]
+        (staging / _OBSOLETE).write_text("\n".join(gone), encoding="utf-8")
         for file in staging.iterdir():
             file.chmod(0o666 & ~_umask())
             flush(file)
@@ -73,17 +74,16 @@ def settle(folder: str | Path) -> None:
     if not committed.is_dir():
         return
     flush(target)
-    obsolete = committed / _OBSOLETE
-    if obsolete.exists():
-        # no file has moved yet, so what is not in `committed` really is not written anew
-        for name in obsolete.read_text(encoding="utf-8").splitlines():
-            if not (committed / name).exists():
-                (target / name).unlink(missing_ok=True)
-        obsolete.unlink()
-    for file in committed.iterdir():
-        file.replace(target / file.name)
-    flush(target)
-    committed.rmdir()
+    # several processes may do this at once; what another has done already is no error
+    with suppress(FileNotFoundError):
+        for name in (committed / _OBSOLETE).read_text(encoding="utf-8").splitlines():
+            (target / name).unlink(missing_ok=True)
+        for file in committed.iterdir():
+            if file.name != _OBSOLETE:
+                with suppress(FileNotFoundError):
+                    file.replace(target / file.name)
+        flush(target)
+        shutil.rmtree(committed, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

@@ -131,7 +131,7 @@ def randaugmented(pixels: Pixels, operations: int, strength: float, random: Rand
     """`operations` of the fourteen of RandAugment, drawn with repetition. New corners get the colour of the old one."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     for _ in range(operations):
-        operation = _OPERATIONS[int(random.random() * len(_OPERATIONS))]
+        operation = OPERATIONS[int(random.random() * len(OPERATIONS))]
         picture = operation(picture, strength, -1.0 if random.random() < 0.5 else 1.0)
     return np.asarray(picture)
 
@@ -160,7 +160,7 @@ def _enhanced(kind: Callable[[Image.Image], Any]) -> _Operation:
     return lambda picture, strength, sign: kind(picture).enhance(1 + 0.9 * strength * sign)
 
 
-_OPERATIONS: tuple[_Operation, ...] = (
+OPERATIONS: tuple[_Operation, ...] = (
     lambda picture, strength, sign: picture,
     lambda picture, strength, sign: ImageOps.autocontrast(picture),
     lambda picture, strength, sign: ImageOps.equalize(picture),

@@ -1,0 +1,61 @@
+"""`siglip data`, run as a user runs it."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from tests.cli.conftest import Run
+
+
+def make_pictures(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"thing {number}")
+
+
+def test_stats_and_pack_of_a_folder(siglip: Run, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "photos", 5)
+    result = siglip(
+        "data", "pack", "photos", "shards", "--shard-size", "3", "--max-px", "20", "--json", "--workers", "0"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    packed = json.loads(result.stdout)
+    assert (packed["shards"], packed["samples"], packed["broken"]) == (2, 5, [])
+    result = siglip("data", "stats", "shards", "--sheet", "sheet.png", "--workers", "0", SIGLIP_CACHE=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = dict(line.split("\t") for line in result.stdout.splitlines())
+    assert (lines["samples"], lines["formats.PNG"], lines["longer_side_px.largest"]) == ("5", "5", "20.0")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 128
+
+
+def test_broken_samples_are_listed_and_the_exit_code_says_so(siglip: Run, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "1.png").write_bytes(b"x")
+    result = siglip("data", "stats", "photos", "--workers", "0", "--jsonl")
+    assert result.returncode == 3
+    assert [item["name"] for item in json.loads(result.stdout)["broken"]] == ["1.png"]
+    assert "1 of 3 failed" in result.stderr
+    result = siglip("data", "pack", "photos", "out", "--workers", "0")
+    assert result.returncode == 1
+    assert "siglip: error: 1 of 3 samples are broken" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_arguments_of_the_other_action_are_refused(siglip: Run) -> None:
+    for words, message in (
+        (("stats", "a", "b"), "a destination belongs to `siglip data pack`"),
+        (("stats", "a", "--max-px", "3"), "--max-px belongs to `siglip data pack`"),
+        (("pack", "a", "b", "--model", "nano"), "--model belongs to `siglip data stats`"),
+        (("pack", "a"), "pack needs a destination"),
+        (("pack", "a", "b", "--max-broken", "2"), "expected a share from 0 to 1"),
+        (("look", "a"), "invalid choice: 'look'"),
+    ):
+        result = siglip("data", *words)
+        assert result.returncode == 2
+        assert message in result.stderr
+    result = siglip("data", "stats", "nowhere")
+    assert result.returncode == 1
+    assert "nowhere is not there; expected shards" in result.stderr

@@ -1,0 +1,130 @@
+"""Packing keeps pictures, captions and facts, and a shard is there whole or not at all."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from siglip.data import Source, open_source
+from siglip.data.pack import pack, shrunk
+from siglip.errors import DataError, UnreadableImage
+from tests.data.conftest import MakeShards, MakeTar, picture, png
+
+
+def facts_of(source: Source) -> list[tuple[object, ...]]:
+    samples = [source.sample(index) for index in range(len(source))]
+    return [(sample.image, sample.captions, sample.label, sample.concept) for sample in samples]
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+def test_what_is_packed_is_what_was_there(tmp_path: Path, make_tar: MakeTar) -> None:
+    facts = {"captions": ["main", "more"], "concept": "c:1", "licence": "CC0", "author": "\u00c9lo\u00efse"}
+    jpeg, webp = encoded(picture(7), "JPEG"), encoded(picture(8), "WEBP")
+    source = open_source(
+        make_tar(
+            "s.tar",
+            {"a.jpeg": jpeg, "a.txt": "main", "a.json": json.dumps(facts), "b.webp": webp, "b.txt": "b", "b.cls": "2"},
+        )
+    )
+    packed = pack(source, tmp_path / "out", shard_size=1, workers=0)
+    assert (packed.shards, packed.samples, packed.broken) == (2, 2, ())
+    again = open_source(tmp_path / "out")
+    assert facts_of(again) == facts_of(source)
+    assert again.sample(0).facts == {"name": "s/a", **facts}
+    with tarfile.open(tmp_path / "out" / "shard-000001.tar") as tar:
+        assert tar.getnames() == ["00000001.webp", "00000001.txt", "00000001.json", "00000001.cls"]
+    pack(again, tmp_path / "twice", workers=0)
+    assert facts_of(open_source(tmp_path / "twice")) == facts_of(source)
+    assert open_source(tmp_path / "twice").sample(0).facts["name"] == "s/a", "its first name"
+
+
+def test_shards_have_their_size_and_workers_change_nothing(tmp_path: Path, make_shards: MakeShards) -> None:
+    source = open_source(make_shards([50, 45]))
+    done: list[int] = []
+    pack(source, tmp_path / "alone", shard_size=40, workers=0, progress=done.append)
+    pack(source, tmp_path / "helped", shard_size=40, workers=2)
+    assert sum(done) == 95
+    manifest = json.loads((tmp_path / "alone" / "shards.json").read_text())
+    assert [shard["samples"] for shard in manifest["shards"]] == [40, 40, 15]
+    for path in sorted((tmp_path / "alone").iterdir()):
+        assert path.read_bytes() == (tmp_path / "helped" / path.name).read_bytes()
+
+
+def test_classes_and_their_names_survive(tmp_path: Path) -> None:
+    for name, number in (("cat", 1), ("polar_bear", 2)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        picture(number).save(tmp_path / "set" / name / "1.png")
+    source = open_source(tmp_path / "set")
+    pack(source, tmp_path / "out", workers=0)
+    packed = open_source(tmp_path / "out")
+    assert packed.label_names == ("cat", "polar_bear")
+    assert [(packed.sample(i).captions, packed.sample(i).label) for i in (0, 1)] == [
+        (("a photo of cat.",), 0),
+        (("a photo of polar bear.",), 1),
+    ]
+
+
+def test_only_large_pictures_are_resized() -> None:
+    small, large = encoded(picture(1, (30, 20)), "JPEG"), encoded(picture(200, (90, 60)), "JPEG")
+    assert shrunk(small, 30) == ("jpg", small)
+    assert shrunk(large, None) == ("jpg", large)
+    suffix, content = shrunk(large, 30)
+    with Image.open(io.BytesIO(content)) as image:
+        assert (suffix, image.format, image.size) == ("jpg", "JPEG", (30, 20))
+    suffix, content = shrunk(encoded(picture(200, (60, 90)), "WEBP"), 30)
+    with Image.open(io.BytesIO(content)) as image:
+        assert (suffix, image.format, image.size) == ("png", "PNG", (20, 30))
+    with pytest.raises(UnreadableImage):
+        shrunk(large[:-200], None)
+
+
+def test_broken_samples_are_left_out_and_named(tmp_path: Path, make_tar: MakeTar) -> None:
+    source = open_source(
+        make_tar("s.tar", {"a.png": "x", "a.txt": "a", "b.png": png(1), "b.txt": "b", "c.png": png(1)})
+    )
+    packed = pack(source, tmp_path / "out", workers=0, max_broken=0.9)
+    assert packed.samples == 1
+    assert [name for name, _ in packed.broken] == ["s/a", "s/c"]
+    with pytest.raises(DataError, match="2 of 3 samples are broken"):
+        pack(source, tmp_path / "strict", workers=0)
+    assert not list((tmp_path / "strict").glob("*"))
+
+
+def test_shards_that_are_there_are_never_mixed_with_new_ones(tmp_path: Path, make_shards: MakeShards) -> None:
+    folder = make_shards([2])
+    with pytest.raises(DataError, match=r"already holds train-000\.tar"):
+        pack(open_source(folder), folder)
+    with pytest.raises(DataError, match="must be 1 or more, got 0"):
+        pack(open_source(folder), tmp_path / "new", shard_size=0)
+
+
+def test_a_killed_pack_leaves_whole_shards_and_no_list(tmp_path: Path, make_shards: MakeShards) -> None:
+    source = make_shards([300])
+    script = f"""
+from siglip.data import open_source
+from siglip.data.pack import pack
+pack(open_source({str(source)!r}), {str(tmp_path / "out")!r}, shard_size=20, workers=0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (tmp_path / "out" / "shard-000002.tar").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    shards = sorted((tmp_path / "out").glob("*.tar"))
+    assert 3 <= len(shards) < 15, "killed on the way"
+    assert not (tmp_path / "out" / "shards.json").exists()
+    assert len(open_source(tmp_path / "out")) == 20 * len(shards)

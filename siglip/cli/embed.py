@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "siglip embed (IMAGES... | --texts TEXT... | --texts-file FILE) --out OUT [options]"
-    inputs.add_image_arguments(parser, optional=True)
+    inputs.add_image_arguments(parser)
     inputs.add_text_arguments(parser, "texts", required=False)
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="name of both files, without suffix")
     parser.add_argument("--parquet", action="store_true", help="write the rows as OUT.parquet instead of OUT.jsonl")

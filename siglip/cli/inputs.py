@@ -32,10 +32,10 @@ class UsageError(Exception):
     """Arguments that do not fit together, found after parsing."""
 
 
-def add_image_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images",
-        nargs="*" if optional else "+",
+        nargs="*",
         metavar="IMAGES",
         help="files, folders (searched through, hidden ones left out), quoted patterns such as 'photos/**/*.jpg', "
         "http(s) addresses, or - to read such words from stdin, one a line",
@@ -107,8 +107,10 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
 def image_names(words: Sequence[str]) -> tuple[list[str], list[Failed]]:
     """All pictures that the words name, in their order, and the words that name none.
 
-    Raises DataError, before anything heavy is loaded, if there is no picture at all.
+    Raises DataError, before anything heavy is loaded, if there is no picture at all, UsageError if there is no word.
     """
+    if not words:
+        raise UsageError("no pictures are given; they come first, before --labels or --texts")
     names: list[str] = []
     failed: list[Failed] = []
     for word in _with_stdin(words):
@@ -149,7 +151,7 @@ def picture_vectors(
 
 def check_model_name(name: str) -> None:
     """Raise CheckpointError, naming the nearest model, for what is neither built in, on disk, nor a hub name."""
-    if name == "nano" or Path(name).exists() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if name == "nano" or Path(name).expanduser().exists() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return
     from siglip.releases import RELEASES
 

@@ -108,7 +108,7 @@ def _run(words: list[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("--help", "-h", "help"):
+    if not words or words[0] in ("--help", "-h"):
         listing = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
         print(HELP.format(commands=listing, exit_codes=EXIT_CODES), end="", file=sys.stdout if words else sys.stderr)
         return 0 if words else 2

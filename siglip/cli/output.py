@@ -68,8 +68,8 @@ class Report:
         if form in ("table", "tsv"):
             self._write_row([column.name for column in columns], _BOLD)
 
-    def add(self, record: Mapping[str, Any], rows: Sequence[Sequence[Cell]]) -> None:
-        """One result, best row first: a table names it once, and shows the further rows dimmed."""
+    def add(self, record: Mapping[str, Any], rows: Sequence[Sequence[Cell]], *, best: int | None = None) -> None:
+        """One result, best row first: a table names it once, shows the further rows dimmed and the cell `best` bold."""
         if self._form == "json":
             self._records.append(record)
         elif self._form == "jsonl":
@@ -78,7 +78,7 @@ class Report:
             for row in rows:
                 self._write_row(row)
         else:
-            self._write_row(rows[0])
+            self._write_row(rows[0], best=best)
             for row in rows[1:]:
                 self._write_row(["", *row[1:]], _DIM)
 
@@ -88,13 +88,17 @@ class Report:
             failures = [item._asdict() for item in failed]
             _write(as_json({**self._head, self._key: self._records, "failures": failures}, indent=2))
 
-    def _write_row(self, row: Sequence[Cell], style: str = "") -> None:
+    def _write_row(self, row: Sequence[Cell], style: str = "", best: int | None = None) -> None:
         if self._form == "tsv":
             _write("\t".join(f"{value:.7g}" if isinstance(value, float) else _escaped(str(value)) for value in row))
             return
-        cells = zip(row, self._widths, self._columns, strict=True)
-        line = _GAP.join(_padded(shown(value), width, column.right) for value, width, column in cells).rstrip()
-        _write(f"{style}{line}{_PLAIN}" if style and _coloured() else line)
+        cells = [
+            _padded(shown(value), width, column.right)
+            for value, width, column in zip(row, self._widths, self._columns, strict=True)
+        ]
+        if best is not None:
+            cells[best] = _styled(cells[best], _BOLD)
+        _write(_styled(_GAP.join(cells).rstrip(), style))
 
 
 def print_record(form: Form, record: Mapping[str, Any]) -> None:
@@ -224,8 +228,9 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Generator[tuple[str, s
             yield f"{prefix}{name}", _escaped(value if isinstance(value, str) else json.dumps(value))
 
 
-def _coloured() -> bool:
-    return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+def _styled(text: str, style: str) -> str:
+    plain = not style or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else f"{style}{text}{_PLAIN}"
 
 
 def _write(line: str) -> None:

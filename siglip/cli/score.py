@@ -57,6 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
             rows = [[name, *map(output.shortest, probabilities)]]
         else:
             rows = [[name, texts[i], output.shortest(probabilities[i])] for i in (-logits).argsort(kind="stable")]
-        report.add({"image": name, "scores": scores}, rows)
+        report.add({"image": name, "scores": scores}, rows, best=1 + int(logits.argmax()) if matrix else None)
     report.close(failed)
     return output.report_failures(failed, total)

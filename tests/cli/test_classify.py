@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -85,10 +86,15 @@ def test_broken_pictures_are_listed_at_the_end_and_the_others_classified(siglip:
     assert sorted(line.split(":")[0].strip() for line in listed) == [*nasty, "gone.png"]
 
 
-def test_json_lines_name_every_picture_also_where_its_name_is_no_text(siglip: Run, nasty: list[str]):
-    result = siglip("classify", "-", "--labels", "cat", "dog", "--jsonl", stdin=b"album\n")
-    records = [json.loads(line) for line in result.stdout.splitlines()]
-    assert result.returncode == 3
+@pytest.mark.usefixtures("nasty")
+def test_json_lines_name_every_picture_also_where_its_name_is_no_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"album\n")))
+    assert main(["classify", "-", "--labels", "cat", "dog", "--jsonl"]) == 3
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(records) == 5
     assert {record["image"] for record in records} >= {"album/tab\tand\nline.png", "album/\udcff.png"}
     assert all(len(record["labels"]) == 2 for record in records)
 

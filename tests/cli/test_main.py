@@ -77,7 +77,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
         (["--versoin"], "no option '--versoin'; did you mean '--version'?"),
         (["classify", "a.png", "--lables", "x"], "no option '--lables'; did you mean '--labels'?"),
         (["classify", "a.png"], "one of the arguments --labels --labels-file is required"),
-        (["classify", "--labels", "x"], "the following arguments are required: IMAGES"),
+        (["classify", "--labels", "x"], "no pictures are given; they come first, before --labels or --texts"),
         (["classify", "a", "--labels", "x", "--top", "-1"], "argument --top: expected a whole number >= 1, got '-1'"),
         (["classify", "a", "--labels", "x", "--template", "y"], "argument --template: 'y' has no {} for the label"),
         (["classify", "a", "--labels", "x", "--sheet", "y.jpg"], "argument --sheet: 'y.jpg' does not end in .png"),

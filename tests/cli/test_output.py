@@ -49,6 +49,9 @@ def test_a_table_has_a_bold_heading_and_dim_further_rows_unless_colour_is_refuse
     assert heading.startswith("\x1b[1mimage") and heading.endswith("\x1b[0m")
     assert "\x1b" not in first
     assert second.startswith("\x1b[2m") and second.endswith("\x1b[0m")
+    report = Report("table", COLUMNS, key="images", head={})
+    report.add(RECORD, ROWS[:1], best=1)
+    assert "\x1b[1mcat  \x1b[0m  0.500" in capsys.readouterr().out
     monkeypatch.setenv("TERM", "dumb")
     assert "\x1b" not in _printed("table", capsys)
 

@@ -24,13 +24,13 @@ _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"
 def init_from_environment() -> torch.device:
     """Join the processes that torchrun started; returns the device of this one. End with `shutdown`.
 
-    `cuda:LOCAL_RANK` where CUDA is available, with NCCL for what is on it; the CPU and gloo elsewhere. Without torchrun's variables this is
-    the only process and no group is made. Raises ConfigError if only some of them are set.
+    `cuda:LOCAL_RANK` where CUDA is available, with NCCL for what is on it; the CPU and gloo elsewhere. Without
+    torchrun's variables this is the only process and no group is made. Raises ConfigError if some of them are missing.
     """
     missing = [name for name in _ENVIRONMENT if name not in os.environ]
     if "WORLD_SIZE" in os.environ and missing:
         raise ConfigError(
-            f"WORLD_SIZE is set but not {', '.join(missing)}; start the processes with `torchrun --nproc-per-node N ...`"
+            f"WORLD_SIZE is set but not {', '.join(missing)}; start the processes with torchrun, or unset it"
         )
     device = torch.device("cpu")
     if torch.cuda.is_available():

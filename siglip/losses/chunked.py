@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
@@ -15,8 +14,6 @@ from siglip.losses.sigmoid import Pairs, positive_pairs
 
 # of one block of logits, its costs take as much again; larger ones gain no speed (benchmarks/loss.py)
 _BLOCK_BYTES = 32 * 2**20
-# softplus(x) = x to the last bit of float64 from here on, and exp(x) still fits float32
-_LINEAR_FROM = 40.0
 
 
 def chunked_sigmoid_loss(
@@ -70,15 +67,17 @@ def add_pairs(
         raise ShapeError(f"rows is the height of a block of logits, at least 1, got {rows}")
     images, t = pairs.images, pairs.logit_scale.exp()
     rows = rows or max(1, _BLOCK_BYTES // (max(1, len(texts)) * texts.element_size()))
-    buffer = texts.new_empty(min(rows, len(images)), len(texts))
+    # made once: fresh pages for each block would double the price of its costs
+    logits, costs = texts.new_empty(2, min(rows, len(images)), len(texts))
+    zero = texts.new_zeros(())
     for start in range(0, len(images), rows):
         part = slice(start, start + rows)
-        block = buffer[: len(images[part])]
+        block = logits[: len(images[part])]
         signs = _signs(pairs.ids[:, part], text_ids, start if own else None)
         torch.addmm(pairs.logit_bias, images[part] * t, texts.T, out=block)
         _turn_positives(block, signs, start if own else None)
-        # now all are negatives: cost softplus(logit), slope sigmoid(logit)
-        sums.cost += F.softplus(block, threshold=_LINEAR_FROM).sum()
+        # now all are negatives: cost log(exp(logit) + 1), slope sigmoid(logit)
+        sums.cost += torch.logaddexp(block, zero, out=costs[: len(block)]).sum()
         block.sigmoid_()
         _turn_positives(block, signs, start if own else None)
         sums.bias += block.sum()

@@ -1,6 +1,9 @@
 """Random batches, and the gradients of a loss, for the tests of this folder."""
 
+import importlib.util
 from collections.abc import Callable, Collection
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -48,3 +51,16 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
         assert found[name].dtype == value.dtype, name
         assert found[name].shape == value.shape, name
         assert (difference <= tolerance * (1.0 + value.abs())).all(), f"{name} differs by {difference.max().item():.3g}"
+
+
+def open_clip_losses() -> ModuleType:
+    """The peer's losses, from their file alone: importing its package takes seconds and wants torchvision."""
+    package = importlib.util.find_spec("open_clip")
+    assert package is not None
+    assert package.origin is not None
+    spec = importlib.util.spec_from_file_location("open_clip_losses", Path(package.origin).with_name("loss.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

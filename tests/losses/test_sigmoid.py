@@ -1,7 +1,5 @@
-import importlib.util
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from siglip.errors import ShapeError
 from siglip.losses import sigmoid_loss
 from siglip.model import SiglipModel
 from tests.conftest import ROOT
-from tests.losses.batches import Batch, assert_equal, random_batch, random_ids, value_and_gradients
+from tests.losses.batches import Batch, assert_equal, open_clip_losses, random_batch, random_ids, value_and_gradients
 
 GOLDEN = json.loads((ROOT / "tests/golden/sigmoid_loss.json").read_text())
 
@@ -105,22 +103,9 @@ def test_value_and_gradients_are_those_of_the_jax_original(case: dict[str, Any])
     assert_equal(value_and_gradients(sigmoid_loss, tensors(case["inputs"])), expected, 1e-12)
 
 
-def open_clip_loss() -> Any:
-    """The peer's class from its file alone: importing its package would need torchvision."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        pytest.skip("open_clip is not installed")
-    loss_spec = importlib.util.spec_from_file_location("open_clip_loss", Path(spec.origin).with_name("loss.py"))
-    assert loss_spec is not None
-    assert loss_spec.loader is not None
-    module = importlib.util.module_from_spec(loss_spec)
-    loss_spec.loader.exec_module(module)
-    return module.SigLipLoss()
-
-
 @pytest.mark.parametrize("rows", [1, 2, 17])
 def test_value_and_gradients_are_those_of_open_clip(rows: int) -> None:
-    peer = open_clip_loss()
+    peer = open_clip_losses().SigLipLoss()
 
     def peer_loss(*, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
         return peer(image_embeds, text_embeds, logit_scale.exp(), logit_bias)

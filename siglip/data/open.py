@@ -31,6 +31,7 @@ def open_source(
     templates: Sequence[str] = TEMPLATES,
     window: int | None = None,
     store: ShardStore | None = None,
+    label_names: Sequence[str] = (),
 ) -> Source:
     """The samples behind `spec`, decided by what is found.
 
@@ -42,29 +43,31 @@ def open_source(
     - A folder of pictures with captions beside them (a.jpg and a.txt), else with one folder for each class.
     - A `datasets.Dataset`, or the folder that its `save_to_disk` wrote.
 
-    Where there are classes and no captions, the class name put into each of `templates` is the caption. `window` is how
-    many shards to shuffle over at a time; by default all local ones, 16 remote ones. `store` is where unpacked and
-    fetched shards are kept. Raises DataError saying what was found, and DownloadError.
+    Where there are classes and no captions, the class name put into each of `templates` is the caption; `label_names`
+    are the class names where the data have only numbers. `window` is how many shards to shuffle over at a time; by
+    default all local ones, 16 remote ones. `store` is where unpacked and fetched shards are kept. Raises DataError
+    saying what was found, and DownloadError.
     """
     for template in templates:
         if "{}" not in template:
             raise DataError(f"template {template!r} has no {{}} for the class name; write it like {TEMPLATES[0]!r}")
     columns, store = columns or Columns(), store or ShardStore()
     if hasattr(spec, "column_names") and hasattr(spec, "features"):
-        return open_dataset(spec, columns, templates)
+        return open_dataset(spec, columns, templates, label_names)
     if not isinstance(spec, str | Path):
         raise DataError(f"data are a path, a URL or a datasets.Dataset, got {type(spec).__name__}; {_EXPECTED}")
     path = Path(spec)
     if is_remote(str(spec)):
         shards, names = _remote_shards(str(spec))
-        return ShardSource(shards, store, window=window or _REMOTE_WINDOW, label_names=names, templates=templates)
+        window = window or _REMOTE_WINDOW
+        return ShardSource(shards, store, window=window, label_names=names or label_names, templates=templates)
     if shards := _local_shards(path):
         names = _class_names(Path(shards[0].url).parent)
-        return ShardSource(shards, store, window=window, label_names=names, templates=templates)
+        return ShardSource(shards, store, window=window, label_names=names or label_names, templates=templates)
     if path.is_dir():
-        return _open_folder(path, columns, templates)
+        return _open_folder(path, columns, templates, label_names)
     if path.is_file() and path.suffix.lower() in TABLE_READERS:
-        return open_table(path, columns, templates)
+        return open_table(path, columns, templates, label_names)
     raise DataError(f"{spec} is {'no data we know' if path.exists() else 'not there'}; {_EXPECTED}")
 
 
@@ -137,15 +140,15 @@ def _parsed(data: bytes | None, where: str) -> dict[str, Any]:
     return manifest
 
 
-def _open_folder(folder: Path, columns: Columns, templates: Sequence[str]) -> Source:
+def _open_folder(folder: Path, columns: Columns, templates: Sequence[str], label_names: Sequence[str]) -> Source:
     if (folder / "dataset_dict.json").exists():
         splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
         raise DataError(f"{folder} holds the parts {', '.join(splits)}; open one of them, such as {folder / splits[0]}")
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        return open_dataset(load_dataset_folder(folder), columns, templates)
+        return open_dataset(load_dataset_folder(folder), columns, templates, label_names)
     for suffix in TABLE_READERS:
         if (folder / f"metadata{suffix}").exists():
-            return open_table(folder / f"metadata{suffix}", columns, templates)
+            return open_table(folder / f"metadata{suffix}", columns, templates, label_names)
     return _open_pictures(folder, templates)
 
 

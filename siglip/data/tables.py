@@ -127,14 +127,14 @@ class TableSource:
             return class_captions(self.label_names[label], self._templates)
         captions = row.get(self._columns.caption)
         if isinstance(captions, Path):
-            captions = _caption_file(captions, name)
+            captions = _content(captions, name, f"its caption {captions.name}").decode("utf-8-sig", "replace")
         return captions if isinstance(captions, list | tuple) else [captions]
 
-    def _image(self, picture: Any, name: str) -> bytes | str | Path | Image.Image:
+    def _image(self, picture: Any, name: str) -> bytes | str | Image.Image:
         if isinstance(picture, Mapping):
             picture = picture.get("bytes") or picture.get("path")
         if isinstance(picture, str) and picture:
-            return picture if "://" in picture else self._folder / picture
+            return picture if "://" in picture else _content(self._folder / picture, name, "it")
         if isinstance(picture, bytes | Image.Image):
             return picture
         raise BrokenSample(name, f"its picture is {picture!r:.40}, expected a path, bytes or an image")
@@ -145,7 +145,7 @@ def class_captions(label_name: str, templates: Sequence[str]) -> list[str]:
     return [template.replace("{}", label_name.replace("_", " ")) for template in templates]
 
 
-def open_table(path: Path, columns: Columns, templates: Sequence[str]) -> TableSource:
+def open_table(path: Path, columns: Columns, templates: Sequence[str], label_names: Sequence[str] = ()) -> TableSource:
     """A .csv or .tsv with a header, .jsonl, or .parquet file. Rows with the same picture path become one sample.
 
     A Parquet file that holds the pictures themselves is kept in memory, encoded; larger ones are for `datasets`.
@@ -160,10 +160,13 @@ def open_table(path: Path, columns: Columns, templates: Sequence[str]) -> TableS
         state = f"{path.name} {path.stat().st_size}"
     elif columns.caption is not None:
         rows = _joined_by_picture(rows, str(columns.image), columns.caption)
-    return TableSource(rows, columns, folder=path.parent, label_names=labels, templates=templates, state=state)
+    names = labels or label_names
+    return TableSource(rows, columns, folder=path.parent, label_names=names, templates=templates, state=state)
 
 
-def open_dataset(dataset: Any, columns: Columns, templates: Sequence[str]) -> TableSource:
+def open_dataset(
+    dataset: Any, columns: Columns, templates: Sequence[str], label_names: Sequence[str] = ()
+) -> TableSource:
     """A `datasets.Dataset` with pictures or paths in a column; pictures are read without decoding."""
     import datasets
 
@@ -171,7 +174,7 @@ def open_dataset(dataset: Any, columns: Columns, templates: Sequence[str]) -> Ta
     if isinstance(dataset.features[columns.image], datasets.Image):
         dataset = dataset.cast_column(columns.image, datasets.Image(decode=False))
     label = dataset.features.get(columns.label)
-    names = label.names if isinstance(label, datasets.ClassLabel) else ()
+    names = label.names if isinstance(label, datasets.ClassLabel) else label_names
     state: str = dataset._fingerprint
     return TableSource(dataset, columns, folder=Path(), label_names=names, templates=templates, state=state)
 
@@ -263,11 +266,12 @@ def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
     return list(joined.values())
 
 
-def _caption_file(path: Path, name: str) -> str:
+def _content(path: Path, name: str, what: str) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        with path.open("rb", buffering=0) as file:
+            return file.read()
     except OSError as error:
-        raise BrokenSample(name, f"its caption {path.name} cannot be read: {error.strerror}") from error
+        raise BrokenSample(name, f"{what} cannot be read: {error.strerror}") from error
 
 
 def _size(path: Path) -> int:

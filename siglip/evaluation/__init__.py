@@ -1,1 +1,24 @@
 """A model and data -> numbers: retrieval, zero-shot classification, linear probes."""
+
+from siglip.evaluation.classes import match_labels
+from siglip.evaluation.pictures import Pictures, embed_source
+from siglip.evaluation.probe import k_shot, linear_probe
+from siglip.evaluation.result import Answer, ClassResult, Mistake, Result
+from siglip.evaluation.retrieval import evaluate_retrieval
+from siglip.evaluation.zero_shot import benchmark_classes, benchmark_templates, evaluate_zero_shot
+
+__all__ = [
+    "Answer",
+    "ClassResult",
+    "Mistake",
+    "Pictures",
+    "Result",
+    "benchmark_classes",
+    "benchmark_templates",
+    "embed_source",
+    "evaluate_retrieval",
+    "evaluate_zero_shot",
+    "k_shot",
+    "linear_probe",
+    "match_labels",
+]

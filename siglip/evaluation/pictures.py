@@ -1,29 +1,33 @@
 """Embedder and a source -> unit vectors of its pictures with what is known of each. All tasks begin here."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from siglip.data import Sample, Source
+from siglip.data import Broken, Sample, Source
 from siglip.embedder import Embedder
 from siglip.errors import BrokenSample, DataError
 from siglip.processing import ImageInput
 
-Progress = Callable[[int], object] | None
+# called with the number of items just done
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
-    """The pictures that could be read: unit vectors, numbers in the source, names, captions, labels (-1: none)."""
+    """The pictures that could be read: unit vectors, numbers in the source, names, captions, labels (-1: none).
+
+    `broken` are the others.
+    """
 
     vectors: Float32[np.ndarray, "n dim"]
     indices: Int64[np.ndarray, " n"]
     names: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
     labels: Int64[np.ndarray, " n"]
-    num_broken: int
+    broken: tuple[Broken, ...] = ()
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -43,40 +47,43 @@ class Pictures:
             names=tuple(self.names[row] for row in rows),
             captions=tuple(self.captions[row] for row in rows),
             labels=self.labels[rows],
-            num_broken=self.num_broken,
+            broken=self.broken,
         )
 
 
-def embed_source(embedder: Embedder, source: Source, progress: Progress = None) -> Pictures:
-    """Embed every picture of the source; broken ones are left out and counted.
+def embed_source(embedder: Embedder, source: Source, progress: Progress | None = None) -> Pictures:
+    """Embed every picture of the source; those that are `broken` are left out.
 
-    `progress` gets the number of samples just done. Raises DataError if no picture is left.
+    `progress` gets the number of samples just done. Raises DataError if no picture is left, DownloadError.
     """
-    samples: list[Sample] = []
-    places: list[int] = []
+    samples: list[tuple[int, Sample]] = []
+    broken: list[Broken] = []
 
     def pictures() -> Iterator[ImageInput]:
         for index in range(len(source)):
             try:
                 sample = source.sample(index)
-            except BrokenSample:
+            except BrokenSample as error:
+                broken.append(Broken(error.name, error.reason))
+                if progress is not None:
+                    progress(1)
                 continue
-            image = sample.image
-            assert image is not None
+            assert sample.image is not None
             # the bytes of a picture are not needed once it is embedded
-            samples.append(Sample(name=sample.name, image=None, captions=sample.captions, label=sample.label))
-            places.append(index)
-            yield image
+            samples.append((index, replace(sample, image=None, facts={})))
+            yield sample.image
 
-    embedded = embedder.embed_images(pictures(), progress=None if progress is None else lambda count: progress(count))
+    embedded = embedder.embed_images(pictures(), progress=progress)
+    broken += [Broken(samples[failure.index][1].name, failure.reason) for failure in embedded.failures]
     if not len(embedded):
-        raise DataError(f"none of the {len(source)} pictures could be read; `siglip data stats` says why")
-    good = [samples[index] for index in embedded.indices]
+        first = f", the first is {broken[0].name}: {broken[0].reason}" if broken else ""
+        raise DataError(f"none of the {len(source)} pictures could be read{first}")
+    good = [samples[place] for place in embedded.indices]
     return Pictures(
         vectors=embedded.vectors,
-        indices=np.array(places, np.int64)[embedded.indices],
-        names=tuple(sample.name for sample in good),
-        captions=tuple(sample.captions for sample in good),
-        labels=np.array([sample.label for sample in good], np.int64),
-        num_broken=len(source) - len(good),
+        indices=np.array([index for index, _ in good], np.int64),
+        names=tuple(sample.name for _, sample in good),
+        captions=tuple(sample.captions for _, sample in good),
+        labels=np.array([sample.label for _, sample in good], np.int64),
+        broken=tuple(broken),
     )

@@ -1,122 +1,154 @@
 """Unit vectors and labels -> how well a linear layer on frozen vectors classifies, with all labels or a few a class."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from siglip.errors import DataError
-from siglip.evaluation.metrics import class_places, classification, per_class
+from siglip.evaluation.classes import check_labels, classified
+from siglip.evaluation.metrics import classification
 from siglip.evaluation.pictures import Pictures
 from siglip.evaluation.result import Result
-from siglip.evaluation.zero_shot import worst
 
-# strengths of the penalty that are tried; a tenth of the training pictures decides
-_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-_FEW_SHOT_PENALTY = 1.0
+# strengths of the penalty that are tried, the strongest first; a tenth of the training pictures decides
+_PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+# of big_vision/configs/common_fewshot.py
+_FEW_SHOT_PENALTY = 2.0**10
+_FEW_SHOT_BIAS = 100.0
 
 
-def linear_probe(train: Pictures, test: Pictures, classes: Sequence[str], *, seed: int = 0) -> Result:
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Scores of classes: each feature made zero in mean and one in spread on the training vectors, then one layer."""
+
+    mean: Float64[np.ndarray, " dim"]
+    spread: Float64[np.ndarray, " dim"]
+    weights: Float64[np.ndarray, "dim classes"]
+    bias: Float64[np.ndarray, " classes"]
+
+    def scores(self, vectors: Float32[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n classes"]:
+        """One row a vector."""
+        return (vectors - self.mean) / self.spread @ self.weights + self.bias
+
+
+def linear_probe(
+    train: Pictures, test: Pictures, classes: Sequence[str], *, seed: int = 0, num_mistakes: int = 40
+) -> Result:
     """Logistic regression on the training vectors; its L2 penalty is chosen on a tenth of them, then all are used.
 
-    As in CLIP (Radford et al. 2021, Appendix A.3), without its finer search. Raises DataError for fewer than 2 classes.
+    As in CLIP (Radford et al. 2021, Appendix A.3), with a coarser search and standardised features; of equally good
+    penalties the strongest. Raises DataError for fewer than 2 classes, or a label without a class name.
     """
-    train, test = train.labelled(), test.labelled()
-    _check(train, classes)
-    order = np.random.default_rng(seed).permutation(len(train))
-    held, kept = train.at(order[: max(1, len(order) // 10)]), train.at(order[max(1, len(order) // 10) :])
-    accuracy = {
-        penalty: classification(
-            _predict(fit_logistic(kept.vectors, kept.labels, len(classes), penalty), held), held.labels
-        )
-        for penalty in _PENALTIES
-    }
-    best = max(_PENALTIES, key=lambda penalty: accuracy[penalty]["top1"])
-    scores = _predict(fit_logistic(train.vectors, train.labels, len(classes), best), test)
-    return _result("linear-probe", test, scores, classes, {"penalty": best, "train_pictures": float(len(train))})
+    train, tested = _checked(train, classes), _checked(test, classes)
+    if len(np.unique(train.labels)) < 2:
+        raise DataError("the training pictures are all of one class; a probe needs at least two")
+    order, held = np.random.default_rng(seed).permutation(len(train)), max(1, len(train) // 10)
+    chosen, kept = train.at(order[:held]), train.at(order[held:])
+    accuracy: dict[float, float] = {}
+    for penalty in _PENALTIES:
+        fitted = fit_logistic(kept.vectors, kept.labels, len(classes), penalty)
+        accuracy[penalty] = classification(fitted.scores(chosen.vectors), chosen.labels)["top1"]
+    best = max(_PENALTIES, key=lambda penalty: accuracy[penalty])
+    fitted = fit_logistic(train.vectors, train.labels, len(classes), best)
+    return classified(
+        "linear-probe",
+        tested,
+        [fitted.scores(tested.vectors)],
+        classes,
+        counts={"without_class": len(test) - len(tested), "train_pictures": len(train)},
+        settings={"penalty": best, "seed": seed},
+        num_mistakes=num_mistakes,
+    )
 
 
-def k_shot(train: Pictures, test: Pictures, classes: Sequence[str], *, shots: int, seed: int = 0) -> Result:
-    """Ridge regression on one-hot labels with `shots` pictures of each class, drawn by `seed`.
+def k_shot(
+    train: Pictures,
+    test: Pictures,
+    classes: Sequence[str],
+    *,
+    shots: int,
+    draws: int = 3,
+    seed: int = 0,
+    num_mistakes: int = 40,
+) -> Result:
+    """Ridge regression on one-hot labels with `shots` pictures of each class, the mean over `draws` of them by `seed`.
 
-    As the few-shot evaluation of the paper's code (big_vision/evaluators/fewshot_lsr.py), at one penalty. Raises
-    DataError if a class has fewer pictures.
+    The few-shot evaluation of the paper's code (big_vision/evaluators/fewshot_lsr.py, which also makes three draws).
+    Raises DataError if a class has fewer pictures, or a label has no class name.
     """
-    train, test = train.labelled(), test.labelled()
-    _check(train, classes)
-    random = np.random.default_rng(seed)
-    rows: list[np.ndarray] = []
-    for label, name in enumerate(classes):
-        own = np.flatnonzero(train.labels == label)
-        if len(own) < shots:
+    train, tested = _checked(train, classes), _checked(test, classes)
+    of_class = {int(label): np.flatnonzero(train.labels == label) for label in np.union1d(train.labels, tested.labels)}
+    for label, rows in of_class.items():
+        if len(rows) < shots:
             raise DataError(
-                f"class {name!r} has {len(own)} training pictures, {shots} shots need as many; lower --shots"
+                f"class {classes[label]!r} has {len(rows)} training pictures, {shots} shots need as many; take fewer"
             )
-        rows.append(random.choice(own, shots, replace=False))
-    few = train.at(np.concatenate(rows))
-    scores = _predict(fit_ridge(few.vectors, few.labels, len(classes), _FEW_SHOT_PENALTY), test)
-    return _result(f"{shots}-shot", test, scores, classes, {"train_pictures": float(len(few))})
+    random = np.random.default_rng(seed)
+    scores: list[np.ndarray] = []
+    for _ in range(draws):
+        few = train.at(np.concatenate([random.choice(rows, shots, replace=False) for rows in of_class.values()]))
+        scores.append(fit_ridge(few.vectors, few.labels, len(classes)).scores(tested.vectors))
+    return classified(
+        "k-shot",
+        tested,
+        scores,
+        classes,
+        counts={"without_class": len(test) - len(tested), "train_pictures": shots * len(of_class)},
+        settings={"shots": shots, "draws": draws, "seed": seed},
+        num_mistakes=num_mistakes,
+    )
 
 
 def fit_logistic(
     vectors: Float32[np.ndarray, "n dim"], labels: Int64[np.ndarray, " n"], num_classes: int, penalty: float
-) -> Float[Tensor, "dim_and_bias classes"]:
-    """Weights and bias that minimise mean cross-entropy + penalty / 2 * |weights|^2, by L-BFGS in float64."""
-    inputs, targets = _with_bias(vectors), torch.from_numpy(labels)
+) -> Linear:
+    """Minimise mean cross-entropy + penalty / 2 * |weights|^2 on standardised features, by L-BFGS in float64."""
+    mean, spread = _moments(vectors)
+    inputs, targets = torch.from_numpy((vectors - mean) / spread), torch.from_numpy(labels)
     weights = torch.zeros(inputs.shape[1], num_classes, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-7)
+    bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weights, bias], max_iter=500, tolerance_grad=1e-6, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = F.cross_entropy(inputs @ weights, targets) + 0.5 * penalty * weights[:-1].square().sum()
+        value = F.cross_entropy(inputs @ weights + bias, targets) + 0.5 * penalty * weights.square().sum()
         value.backward()
         return value
 
     solver.step(loss)  # pyright: ignore[reportArgumentType]
-    return weights.detach()
+    return Linear(mean, spread, weights.detach().numpy(), bias.detach().numpy())
 
 
 def fit_ridge(
-    vectors: Float32[np.ndarray, "n dim"], labels: Int64[np.ndarray, " n"], num_classes: int, penalty: float
-) -> Float[Tensor, "dim_and_bias classes"]:
-    """Weights and bias that minimise squared errors to -1/+1 targets + penalty * |weights|^2; closed form, float64."""
-    inputs = _with_bias(vectors)
-    targets = 2.0 * F.one_hot(torch.from_numpy(labels), num_classes).double() - 1.0
-    penalties = torch.full((inputs.shape[1],), penalty, dtype=torch.float64)
-    penalties[-1] = 1e-6  # the bias is not penalised; this keeps the system regular
-    return torch.linalg.solve(inputs.T @ inputs + torch.diag(penalties), inputs.T @ targets)
+    vectors: Float32[np.ndarray, "n dim"],
+    labels: Int64[np.ndarray, " n"],
+    num_classes: int,
+    penalty: float = _FEW_SHOT_PENALTY,
+) -> Linear:
+    """Minimise squared errors to -1/+1 targets + penalty * |weights|^2 on standardised features; closed form.
+
+    The bias is penalised as the weight of a constant feature of 100, which is next to nothing.
+    """
+    mean, spread = _moments(vectors)
+    inputs = np.pad((vectors - mean) / spread, ((0, 0), (0, 1)), constant_values=_FEW_SHOT_BIAS)
+    targets = np.where(labels[:, None] == np.arange(num_classes), 1.0, -1.0)
+    weights = np.linalg.solve(inputs.T @ inputs + penalty * np.eye(inputs.shape[1]), inputs.T @ targets)
+    return Linear(mean, spread, weights[:-1], weights[-1] * _FEW_SHOT_BIAS)
 
 
-def _with_bias(vectors: Float32[np.ndarray, "n dim"]) -> Float[Tensor, "n dim_and_bias"]:
-    # unit vectors have tiny coordinates: scaled to unit variance, so that penalties mean the same at every width
-    scaled = torch.from_numpy(vectors).double() * vectors.shape[1] ** 0.5
-    return torch.cat([scaled, torch.ones(len(scaled), 1, dtype=torch.float64)], dim=1)
+def _moments(vectors: Float32[np.ndarray, "n dim"]) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " dim"]]:
+    # the small number keeps a feature that never changes from being divided by 0
+    return vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64) + 1e-5
 
 
-def _predict(weights: Float[Tensor, "dim_and_bias classes"], pictures: Pictures) -> Float[np.ndarray, "n classes"]:
-    return (_with_bias(pictures.vectors) @ weights).numpy()
-
-
-def _check(train: Pictures, classes: Sequence[str]) -> None:
-    if len(np.unique(train.labels)) < 2:
-        raise DataError("the training pictures are all of one class; a probe needs at least two")
-    if train.labels.max() >= len(classes):
-        raise DataError(f"the pictures have labels up to {train.labels.max()}, but {len(classes)} classes are named")
-
-
-def _result(task: str, test: Pictures, scores: np.ndarray, classes: Sequence[str], more: dict[str, float]) -> Result:
-    places = class_places(scores, test.labels)
-    return Result(
-        task=task,
-        numbers={
-            **classification(scores, test.labels),
-            **more,
-            "pictures": float(len(test)),
-            "broken": float(test.num_broken),
-        },
-        per_class={classes[label]: value for label, value in per_class(places, test.labels).items()},
-        mistakes=worst(test, scores, classes, 40),
-    )
+def _checked(pictures: Pictures, classes: Sequence[str]) -> Pictures:
+    labelled = pictures.labelled()
+    check_labels(labelled, classes)
+    return labelled

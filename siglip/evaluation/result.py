@@ -1,24 +1,80 @@
 """What every task returns: numbers, the same by class, and the worst mistakes to look at."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from siglip.evaluation.pictures import Pictures
+
+Setting = str | int | float | list[str]
+
+
+class Answer(NamedTuple):
+    """A caption or class, and the model's score for it with the picture."""
+
+    text: str
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """A picture the model got wrong: its number in the source, what was right, what was said instead, best first."""
+    """A picture the model got wrong: its number in the source, what was right, and what it said, best first."""
 
     index: int
     name: str
-    expected: str
-    found: tuple[str, ...]
-    margin: float
+    expected: Answer
+    found: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassResult:
+    """One class: its pictures, the share of them found, and the class that most of the others were taken for."""
+
+    name: str
+    pictures: int
+    top1: float
+    taken_for: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """`numbers` are shares in [0, 1], and counts. `mistakes` are the worst first: those the model was surest of."""
+    """`numbers` are shares in [0, 1]. `settings` are what they depend on beside model and data.
+
+    `mistakes` begin with the worst: those where a wrong answer beats the right one by most.
+    """
 
     task: str
     numbers: dict[str, float]
-    per_class: dict[str, float] = field(default_factory=dict[str, float])
+    counts: Mapping[str, int]
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    per_class: tuple[ClassResult, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+
+
+def worst_mistakes(
+    pictures: Pictures,
+    margins: Float[np.ndarray, " n"],
+    texts: Sequence[str],
+    answers: Callable[[int], tuple[Float[np.ndarray, " texts"], Sequence[int]]],
+    count: int,
+) -> tuple[Mistake, ...]:
+    """The `count` pictures with the largest margin above 0; `answers(row)` are the scores of `texts`, and the right."""
+    mistakes: list[Mistake] = []
+    for row in np.argsort(-margins, kind="stable")[:count]:
+        if not margins[row] > 0:
+            break
+        scores, right = answers(int(row))
+        first: list[int] = np.argsort(-scores, kind="stable")[:3].tolist()
+        best = max(right, key=lambda place: float(scores[place]))
+        mistakes.append(
+            Mistake(
+                index=int(pictures.indices[row]),
+                name=pictures.names[row],
+                expected=Answer(texts[best], float(scores[best])),
+                found=tuple(Answer(texts[place], float(scores[place])) for place in first),
+            )
+        )
+    return tuple(mistakes)

@@ -1,51 +1,79 @@
 """Pictures with captions -> recall both ways, as in Flickr30k and COCO."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float32
 
 from siglip.embedder import Embedder
-from siglip.evaluation.metrics import retrieval
-from siglip.evaluation.pictures import Pictures
-from siglip.evaluation.result import Mistake, Result
+from siglip.errors import InputError
+from siglip.evaluation.metrics import margins, ranks, recall_at
+from siglip.evaluation.pictures import Pictures, Progress
+from siglip.evaluation.result import Result, worst_mistakes
+
+# scores made at a time, which bounds memory: 5,000 pictures and 25,000 captions would otherwise take gigabytes
+_SCORES_AT_ONCE = 2**23
 
 
 def evaluate_retrieval(
-    embedder: Embedder, pictures: Pictures, *, all_captions: bool = False, num_mistakes: int = 40
+    embedder: Embedder,
+    pictures: Pictures,
+    *,
+    all_captions: bool = False,
+    num_mistakes: int = 40,
+    progress: Progress | None = None,
 ) -> Result:
     """Recall at 1, 5 and 10 of finding a picture's caption and a caption's picture among all.
 
     `all_captions` asks with every caption of a picture, else with its main one. Scores are cosines; a caption belongs
-    to the pictures it was given to, several if it was given to several.
+    to the pictures it was given to, several if it was given to several. `progress` gets the number of texts just done.
     """
+    texts = distinct_texts(pictures, all_captions=all_captions)
+    number = {text: place for place, text in enumerate(texts)}
     given = [captions if all_captions else captions[:1] for captions in pictures.captions]
-    texts = list(dict.fromkeys(text for captions in given for text in captions))
-    number = {text: index for index, text in enumerate(texts)}
-    relevant = np.zeros((len(pictures), len(texts)), dtype=bool)
-    for row, captions in enumerate(given):
-        relevant[row, [number[text] for text in captions]] = True
-    scores = pictures.vectors @ embedder.embed_texts(texts).vectors.T
-    numbers = {**retrieval(scores, relevant), "pictures": float(len(pictures)), "texts": float(len(texts))}
+    texts_of = [[number[text] for text in captions] for captions in given]
+    pictures_of: list[list[int]] = [[] for _ in texts]
+    for row, places in enumerate(texts_of):
+        for place in places:
+            pictures_of[place].append(row)
+    embedded = embedder.embed_texts(texts, progress=progress)
+    if embedded.failures:
+        raise InputError(f"caption {embedded.failures[0].name} cannot be encoded: {embedded.failures[0].reason}")
+    to_text, by_how_much = _search(pictures.vectors, embedded.vectors, texts_of)
+    to_image, _ = _search(embedded.vectors, pictures.vectors, pictures_of)
+    ways = {"image_to_text": to_text, "text_to_image": to_image}
     return Result(
         task="retrieval",
-        numbers={**numbers, "broken": float(pictures.num_broken)},
-        mistakes=_worst(pictures, scores, relevant, texts, num_mistakes),
+        numbers={f"{way}/{name}": share for way, found in ways.items() for name, share in recall_at(found).items()},
+        counts={"pictures": len(pictures), "texts": len(texts), "broken": len(pictures.broken)},
+        settings={"captions": "all" if all_captions else "main"},
+        mistakes=worst_mistakes(
+            pictures,
+            by_how_much,
+            texts,
+            lambda row: (embedded.vectors @ pictures.vectors[row], texts_of[row]),
+            num_mistakes,
+        ),
     )
 
 
-def _worst(
-    pictures: Pictures, scores: Float32[np.ndarray, "images texts"], relevant: np.ndarray, texts: list[str], count: int
-) -> tuple[Mistake, ...]:
-    """Pictures whose best wrong caption beats their best right one by most."""
-    wrong = np.where(relevant, -np.inf, scores)
-    margin = wrong.max(axis=1) - np.where(relevant, scores, -np.inf).max(axis=1)
-    return tuple(
-        Mistake(
-            index=int(pictures.indices[row]),
-            name=pictures.names[row],
-            expected=pictures.captions[row][0],
-            found=tuple(texts[place] for place in np.argsort(-wrong[row])[:3]),
-            margin=float(margin[row]),
-        )
-        for row in np.argsort(-margin)[:count]
-        if margin[row] > 0
-    )
+def distinct_texts(pictures: Pictures, *, all_captions: bool) -> list[str]:
+    """The captions that are asked with, each once."""
+    return list(dict.fromkeys(text for given in pictures.captions for text in (given if all_captions else given[:1])))
+
+
+def _search(
+    queries: Float32[np.ndarray, "queries dim"], items: Float32[np.ndarray, "items dim"], right: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Place of each query's best right item, and how far the best wrong one is above it."""
+    step = max(1, _SCORES_AT_ONCE // len(items))
+    places: list[np.ndarray] = []
+    above: list[np.ndarray] = []
+    for start in range(0, len(queries), step):
+        scores = queries[start : start + step] @ items.T
+        relevant = np.zeros(scores.shape, dtype=bool)
+        for row, own in enumerate(right[start : start + step]):
+            relevant[row, own] = True
+        places.append(ranks(scores, relevant))
+        above.append(margins(scores, relevant))
+    return np.concatenate(places), np.concatenate(above)

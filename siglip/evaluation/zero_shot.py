@@ -6,55 +6,48 @@ from importlib import resources
 import numpy as np
 
 from siglip.embedder import Embedder
-from siglip.errors import ConfigError, DataError
-from siglip.evaluation.metrics import class_places, classification, per_class
-from siglip.evaluation.pictures import Pictures
-from siglip.evaluation.result import Mistake, Result
+from siglip.errors import ConfigError
+from siglip.evaluation.classes import check_labels, classified
+from siglip.evaluation.pictures import Pictures, Progress
+from siglip.evaluation.result import Result
 
-# class names and prompts of public benchmarks, as shipped in assets/prompts
+# public benchmarks whose class names are shipped in assets/prompts
 BENCHMARKS = ("cifar10", "cifar100", "imagenet")
+# classes encoded between two calls of `progress`
+_CLASSES_AT_ONCE = 16
 
 
 def evaluate_zero_shot(
-    embedder: Embedder, pictures: Pictures, classes: Sequence[str], templates: Sequence[str], *, num_mistakes: int = 40
+    embedder: Embedder,
+    pictures: Pictures,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    *,
+    num_mistakes: int = 40,
+    progress: Progress | None = None,
 ) -> Result:
-    """Top-1 and top-5 accuracy of the class whose averaged prompt is nearest to the picture.
+    """Top-1 and top-5 accuracy of the class whose averaged prompt is nearest to the picture; scores are cosines.
 
-    Label i of a picture is `classes[i]`. A class vector is the mean over templates of unit text vectors, normalised
-    again, as in the paper's evaluation; pictures are squashed as the checkpoint does, where the paper's ImageNet
-    numbers crop the centre. Raises DataError if a label has no class name.
+    Label i of a picture is `classes[i]`; pictures without a label are left out and counted. A class vector is the mean
+    over templates of unit text vectors, normalised again, as in the paper's evaluation; pictures are squashed as the
+    checkpoint does, where the paper's ImageNet numbers crop the centre. `progress` gets the number of classes just
+    encoded. Raises DataError if no picture has a label or a label has no class name.
     """
-    pictures = pictures.labelled()
-    if pictures.labels.max() >= len(classes):
-        raise DataError(f"the pictures have labels up to {pictures.labels.max()}, but {len(classes)} classes are named")
-    scores = pictures.vectors @ embedder.embed_labels(list(classes), list(templates)).T
-    places = class_places(scores, pictures.labels)
-    return Result(
-        task="zero-shot",
-        numbers={
-            **classification(scores, pictures.labels),
-            "pictures": float(len(pictures)),
-            "broken": float(pictures.num_broken),
-        },
-        per_class={classes[label]: value for label, value in per_class(places, pictures.labels).items()},
-        mistakes=worst(pictures, scores, classes, num_mistakes),
-    )
-
-
-def worst(pictures: Pictures, scores: np.ndarray, classes: Sequence[str], count: int) -> tuple[Mistake, ...]:
-    """Pictures whose best wrong class beats their own by most."""
-    own = np.take_along_axis(scores, pictures.labels[:, None], axis=1)[:, 0]
-    margin = scores.max(axis=1) - own
-    return tuple(
-        Mistake(
-            index=int(pictures.indices[row]),
-            name=pictures.names[row],
-            expected=classes[int(pictures.labels[row])],
-            found=tuple(classes[int(place)] for place in np.argsort(-scores[row])[:3]),
-            margin=float(margin[row]),
-        )
-        for row in np.argsort(-margin)[:count]
-        if margin[row] > 0
+    labelled = pictures.labelled()
+    check_labels(labelled, classes)
+    blocks: list[np.ndarray] = []
+    for start in range(0, len(classes), _CLASSES_AT_ONCE):
+        blocks.append(embedder.embed_labels(classes[start : start + _CLASSES_AT_ONCE], templates))
+        if progress is not None:
+            progress(len(blocks[-1]))
+    return classified(
+        "zero-shot",
+        labelled,
+        [labelled.vectors @ np.concatenate(blocks).T],
+        classes,
+        counts={"without_class": len(pictures) - len(labelled)},
+        settings={"templates": list(templates)},
+        num_mistakes=num_mistakes,
     )
 
 

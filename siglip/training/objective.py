@@ -1,5 +1,6 @@
 """A batch -> gradients of what a run minimises, and held-out numbers of a model: pairs, or classes."""
 
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from siglip.data import Batch, LoaderSettings, Source, one_pass
 from siglip.distributed import world_size
 from siglip.embedder import Embedder
+from siglip.errors import DataError
 from siglip.evaluation.metrics import classification
 from siglip.evaluation.pictures import embed_source
 from siglip.evaluation.retrieval import evaluate_retrieval
@@ -63,7 +65,6 @@ class PairObjective:
         assert images is not None
         batch = batch.to(self._device)
         rows = Rows(images.to(self._device, non_blocking=True), batch.input_ids)
-        micro = rows.split(self._config.micro_batch_size or max(1, len(batch)))
         ids = (batch.image_ids, batch.text_ids) if self._config.data.positives == "equal" else (None, None)
         scale, bias = self._model.logit_scale, self._model.logit_bias
 
@@ -72,8 +73,11 @@ class PairObjective:
                 images, texts, logit_scale=scale, logit_bias=bias, image_ids=ids[0], text_ids=ids[1]
             )
 
-        value = accumulate(self._towers, loss, micro, no_sync=lambda: hold_back(self._towers))
+        self._towers.train()
+        micro_batches = rows.split(self._config.micro_batch_size or len(batch))
+        value = accumulate(self._towers, loss, micro_batches, no_sync=lambda: hold_back(self._towers))
         for parameter in (scale, bias):
+            # outside of the towers, so nobody else averages them
             if parameter.grad is not None and world_size() > 1:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= world_size()
@@ -85,7 +89,7 @@ class PairObjective:
     def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
         assert isinstance(model, SiglipModel)
         embedder = Embedder(model, self._processor, device=self._device)
-        return evaluate_retrieval(embedder, embed_source(embedder, source)).numbers
+        return evaluate_retrieval(embedder, embed_source(embedder, source), num_mistakes=0).numbers
 
 
 class ClassObjective:
@@ -94,27 +98,24 @@ class ClassObjective:
     score: str = "top1"
 
     def __init__(
-        self,
-        model: SiglipForImageClassification,
-        processor: SiglipProcessor,
-        config: TrainConfig,
-        device: torch.device,
+        self, model: SiglipForImageClassification, processor: SiglipProcessor, config: TrainConfig, device: torch.device
     ) -> None:
         self._processor, self._config, self._device = processor, config, device
+        self._class_of = model.config.label2id
         self._model = spread(model, config, device)
 
     def backward(self, batch: Batch) -> Float[Tensor, ""]:
         batch = batch.to(self._device)
         assert batch.pixels is not None
+        self._model.train()
         share = world_size() / self._config.batch_size
         rows = self._config.micro_batch_size or len(batch)
         total = torch.zeros((), device=self._device)
         parts = list(zip(batch.pixels.split(rows), batch.labels.split(rows), strict=True))
         for index, (pixels, labels) in enumerate(parts):
-            with hold_back(self._model) if index + 1 < len(parts) else torch.enable_grad():
-                loss = (
-                    F.cross_entropy(self._logits(self._model, pixels), labels, ignore_index=-1, reduction="sum") * share
-                )
+            with hold_back(self._model) if index + 1 < len(parts) else nullcontext():
+                logits = self._logits(self._model, pixels)
+                loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") * share
                 loss.backward()
             total += loss.detach()
         return total
@@ -124,13 +125,19 @@ class ClassObjective:
 
     @torch.inference_mode()
     def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
+        # other folders may hold fewer classes, which are numbered from 0 again
+        unknown = [name for name in source.label_names if name not in self._class_of]
+        if unknown or not source.label_names:
+            raise DataError(f"the held-out data have classes {unknown or 'none'} that the training data have not")
+        numbers = torch.tensor([self._class_of[name] for name in source.label_names])
         settings = LoaderSettings(batch_size=64, workers=self._config.data.workers)
         scores: list[Tensor] = []
         labels: list[Tensor] = []
         for batch in one_pass(source, self._processor, settings):
             assert batch.pixels is not None
-            scores.append(self._logits(model.eval(), batch.pixels.to(self._device)).cpu())
-            labels.append(batch.labels)
+            known = batch.labels >= 0
+            scores.append(self._logits(model.eval(), batch.pixels[known].to(self._device)).cpu())
+            labels.append(numbers[batch.labels[known]])
         return classification(torch.cat(scores).numpy(), torch.cat(labels).numpy())
 
     def _logits(self, model: nn.Module, pixels: Tensor) -> Float[Tensor, "batch classes"]:

@@ -1,0 +1,96 @@
+"""Scores of labelled pictures for named classes -> Result; and the classes of data -> numbers in a list of names."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from siglip.errors import DataError
+from siglip.evaluation.metrics import accuracies, class_places
+from siglip.evaluation.pictures import Pictures
+from siglip.evaluation.result import ClassResult, Result, Setting, worst_mistakes
+
+
+def classified(
+    task: str,
+    pictures: Pictures,
+    scores: Sequence[Float[np.ndarray, "n classes"]],
+    classes: Sequence[str],
+    *,
+    counts: Mapping[str, int],
+    settings: Mapping[str, Setting],
+    num_mistakes: int,
+) -> Result:
+    """The Result of one score matrix, or the mean over several; mistakes are those of the first. All have a label."""
+    places = np.concatenate([class_places(matrix, pictures.labels) for matrix in scores])
+    labels = np.tile(pictures.labels, len(scores))
+    answers = np.concatenate([matrix.argmax(axis=1) for matrix in scores])
+    own = np.take_along_axis(scores[0], pictures.labels[:, None], axis=1)[:, 0]
+    return Result(
+        task=task,
+        numbers=accuracies(places, labels, len(classes)),
+        counts={"pictures": len(pictures), "classes": len(classes), **counts, "broken": len(pictures.broken)},
+        settings=settings,
+        per_class=tuple(
+            _class_result(int(label), answers[labels == label], len(scores), classes) for label in np.unique(labels)
+        ),
+        mistakes=worst_mistakes(
+            pictures,
+            scores[0].max(axis=1) - own,
+            classes,
+            lambda row: (scores[0][row], [int(pictures.labels[row])]),
+            num_mistakes,
+        ),
+    )
+
+
+def check_labels(pictures: Pictures, classes: Sequence[str]) -> None:
+    """Raises DataError if a label has no class name."""
+    if len(pictures) and pictures.labels.max() >= len(classes):
+        raise DataError(
+            f"the pictures have labels up to {pictures.labels.max()}, counted from 0, but {len(classes)} classes are "
+            "named; name them all"
+        )
+
+
+def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np.ndarray, " labels"]:
+    """The number in `classes` of each class of the data: by name, or by number where the data's names are numbers.
+
+    Names are equal whatever their case, and `_` is a space. Other names as many as there are classes are taken in
+    their order, such as ImageNet's folders n01440764 ..., unless that gives a class another class's name. Raises
+    DataError for names that fit in none of these ways.
+    """
+    theirs, ours = [_plain(name) for name in label_names], [_plain(name) for name in classes]
+    place = {name: number for number, name in reversed(list(enumerate(ours)))}
+    in_order = np.arange(len(theirs))
+    if theirs == ours:
+        return in_order
+    unknown = [name for name in theirs if name not in place]
+    if not unknown:
+        return np.array([place[name] for name in theirs], np.int64)
+    if all(name.isdecimal() and int(name) < len(ours) for name in theirs):
+        return np.array([int(name) for name in theirs], np.int64)
+    if len(theirs) == len(ours) and all(
+        name not in place or name == ours[number] for number, name in enumerate(theirs)
+    ):
+        return in_order
+    raise DataError(
+        f"{len(unknown)} of the {len(theirs)} classes of the data are not among the {len(ours)} names given, the first "
+        f"is {unknown[0]!r}; give a file with one name a line, in this order: {', '.join(label_names[:5])}"
+        + (", ..." if len(label_names) > 5 else "")
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+def _class_result(label: int, answers: np.ndarray, repeats: int, classes: Sequence[str]) -> ClassResult:
+    wrong: list[tuple[int, int]] = Counter(answers[answers != label].tolist()).most_common(1)
+    return ClassResult(
+        name=classes[label],
+        pictures=len(answers) // repeats,
+        top1=float((answers == label).mean()),
+        taken_for=classes[wrong[0][0]] if wrong else None,
+    )

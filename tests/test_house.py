@@ -30,6 +30,8 @@ UPWARD = {("pretrained", "checkpoints")}
 PEERS = {"transformers", "open_clip", "timm", "jax", "flax", "torchvision"}
 # each heavy or optional library has one room that may know it
 ONLY_IN = {
+    "datasets": {"data/tables.py"},
+    "fsspec": {"data/store.py"},
     "huggingface_hub": {"checkpoints/hub.py"},
     "sentencepiece": {"processing/tokenizer.py"},
     "tokenizers": {"processing/tokenizer.py"},

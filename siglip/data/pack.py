@@ -128,11 +128,6 @@ def encoded(sample: Sample) -> bytes:
     assert image is not None, "the sample was asked for with its picture"
     if isinstance(image, bytes):
         return image
-    if isinstance(image, Path):
-        try:
-            return image.read_bytes()
-        except OSError as error:
-            raise UnreadableImage(str(image), f"cannot be read: {error.strerror}") from error
     output = io.BytesIO()
     read_image(image).save(output, "PNG")
     return output.getvalue()

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,13 +21,13 @@ IMAGE_SUFFIXES = frozenset(
 class Sample:
     """One picture and what is said of it.
 
-    `captions`: the main one first. `label`: index into the source's `label_names`, -1 where unknown. `concept`:
-    pictures with the same one show the same thing. `image` is None where it was not asked for. `facts`: all entries of
-    the sample's .json, such as its licence; `pack` carries them on.
+    `image`: the bytes of a file, an http(s) address, a PIL picture, or None where it was not asked for. `captions`: the
+    main one first. `label`: index into the source's `label_names`, -1 where unknown. `concept`: pictures with the same
+    one show the same thing. `facts`: what else is known, such as the licence; `pack` carries it on.
     """
 
     name: str
-    image: bytes | str | Path | Image.Image | None
+    image: bytes | str | Image.Image | None
     captions: tuple[str, ...]
     label: int = -1
     concept: str | None = None

@@ -16,20 +16,15 @@ from tests.data.conftest import MakeShards, MakeTar, png
 
 def test_every_figure_is_right(tmp_path: Path, make_tar: MakeTar, processor: SiglipProcessor) -> None:
     long = "one two three four five six seven eight"
-    source = open_source(
-        make_tar(
-            "s.tar",
-            {
-                "a.png": png(1, (10, 8)), "a.txt": "a cat", "a.cls": "1", "a.json": '{"concept": "x"}',
-                "b.png": png(1, (10, 8)), "b.txt": "a dog", "b.cls": "1", "b.json": '{"concept": "x"}',
-                "c.png": png(2, (20, 40)), "c.txt": "a cat", "c.json": json.dumps({"captions": ["a cat", long]}),
-                "d.png": b"x", "d.txt": "d",
-                "e.png": png(3),
-            },
-        )
-    )  # fmt: skip
+    members = {
+        "a.png": png(1, (10, 8)), "a.txt": "a cat", "a.cls": "1", "a.json": '{"concept": "x"}',
+        "b.png": png(1, (10, 8)), "b.txt": "a dog", "b.cls": "1", "b.json": '{"concept": "x"}',
+        "c.png": png(2, (20, 40)), "c.txt": "a cat", "c.json": json.dumps({"captions": ["a cat", long]}),
+        "d.png": b"x", "d.txt": "d",
+        "e.png": png(3),
+    }  # fmt: skip
     (tmp_path / "classnames.txt").write_text("ant\nbee\n")
-    source = open_source(tmp_path / "s.tar")
+    source = open_source(make_tar("s.tar", members))
     done: list[int] = []
     stats = data_stats(source, processor.tokenizer, workers=1, progress=done.append)
     assert sum(done) == 5

@@ -1,13 +1,14 @@
 """Say which of your labels fit each picture.
 
-Each label is put into the templates and judged by itself: its probability is the
-model's own sigmoid. Those of one picture need not add up to 1, and all are small
-when no label fits, or when the model is weak; then the order still tells something.
+Each label is put into the templates and judged by itself: its probability is
+the model's own sigmoid. Those of one picture need not add up to 1. All are
+small when no label fits, or when the model is weak; their order still tells
+something.
 
 for example:
   siglip classify samples/cat.jpg --labels "a cat" "a dog"
   siglip classify samples --labels-file samples/labels.txt --sheet sheet.png
-  find samples -name "*.png" | siglip classify - --labels pig teapot --top 1 --jsonl
+  find samples -name "*.png" | siglip classify - --labels pig teapot --jsonl
 """
 
 import argparse
@@ -26,7 +27,7 @@ _ON_A_SHEET = 400
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip classify IMAGES... (--labels LABEL... | --labels-file FILE) [options]"
+    parser.usage = "siglip classify IMAGES... (--labels LABEL... | --labels-file FILE) [...]"
     inputs.add_image_arguments(parser)
     inputs.add_text_arguments(parser, "labels")
     parser.add_argument(

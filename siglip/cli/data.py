@@ -1,12 +1,13 @@
 """Look at training data, or pack it into shards.
 
-SRC is a folder of shards or one shard, a table (.csv, .tsv, .jsonl, .parquet), a folder
-of pictures with captions beside them (a.jpg and a.txt), a folder with one folder of
-pictures for each class, or a remote folder of shards (s3://, gs://, https://).
+SRC is a folder of shards or one shard, a table (.csv, .tsv, .jsonl,
+.parquet), a folder of pictures with captions beside them (a.jpg and a.txt), a
+folder with one folder of pictures for each class, or a remote folder of
+shards (s3://, gs://, https://).
 
-`stats` decodes every sample once and tells counts, sizes, caption lengths in tokens,
-duplicates and broken samples. `pack` writes shards that train fast from any disk, and
-leaves broken samples out.
+`stats` decodes every sample once and tells counts, sizes, caption lengths in
+tokens, duplicates and broken samples. `pack` writes shards that train fast
+from any disk, and leaves broken samples out.
 
 for example:
   siglip data stats photos --sheet sheet.png

@@ -1,9 +1,10 @@
-"""Write the vectors of pictures or texts to a file, ready for search or statistics.
+"""Write the vectors of pictures or texts to files, for search or statistics.
 
-OUT.npy holds one float32 vector of length 1 a row; OUT.jsonl (or OUT.parquet) says
-for each row what it is and which model made it, by the fingerprint of its weights
-and preparation: only vectors of equal fingerprints can be compared. Both files
-appear complete when all is done, or not at all; older ones are replaced.
+OUT.npy holds one float32 vector of length 1 a row. OUT.jsonl (or OUT.parquet)
+says for each row what it is and which model made it, by the fingerprint of
+its weights and preparation: only vectors of equal fingerprints can be
+compared. Both files appear complete when all is done, or not at all; older
+ones are replaced.
 
 for example:
   siglip embed samples --out pictures
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip embed (IMAGES... | --texts TEXT... | --texts-file FILE) --out OUT [options]"
+    parser.usage = "siglip embed (IMAGES... | --texts TEXT... | --texts-file FILE) --out OUT"
     inputs.add_image_arguments(parser)
     inputs.add_text_arguments(parser, "texts", required=False)
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="name of both files, without suffix")

@@ -1,9 +1,11 @@
 """List the built-in model and every published checkpoint of SigLIP and SigLIP 2.
 
-params: millions of parameters. px and patch: sides of the picture and of a patch in
-pixels. ctx: the longest text in tokens. dim: length of the vectors. top1: published
-zero-shot accuracy on ImageNet in per cent, a dash where none is. A dash under px marks
-those that take pictures of any shape, which this version does not run yet.
+params  millions of parameters
+px      side of the picture in pixels; a dash: any shape, not run by us yet
+patch   side of a patch in pixels
+ctx     the longest text in tokens
+dim     length of the vectors
+top1    published zero-shot accuracy on ImageNet in per cent
 
 for example:
   siglip models

@@ -1,15 +1,16 @@
 """Compare every picture with every text: a matrix of probabilities.
 
-A probability is the model's own sigmoid of t * cosine + b: how sure it is that the
-text belongs to the picture, each pair judged by itself. JSON tells cosine and logit
-too. The texts are used as they are; `siglip classify` puts labels into sentences.
+A probability is the model's own sigmoid of t * cosine + b: how sure it is
+that the text belongs to the picture, each pair judged by itself. JSON tells
+cosine and logit too. The texts are used as they are; `siglip classify` puts
+labels into sentences.
 
-On a terminal too narrow for the matrix, each picture is shown with its texts, the
-best first.
+On a terminal too narrow for the matrix, each picture is shown with its texts,
+the best first.
 
 for example:
   siglip score samples --texts "a penguin" "a teapot on a table"
-  siglip score samples/cat.jpg samples/pig.png --texts-file samples/labels.txt --json
+  siglip score samples/cat.jpg --texts-file samples/labels.txt --json
   siglip score "samples/*.png" --texts penguin pig > matrix.tsv
 """
 
@@ -19,7 +20,7 @@ from siglip.cli import inputs, output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip score IMAGES... (--texts TEXT... | --texts-file FILE) [options]"
+    parser.usage = "siglip score IMAGES... (--texts TEXT... | --texts-file FILE) [...]"
     inputs.add_image_arguments(parser)
     inputs.add_text_arguments(parser, "texts")
     output.add_form_arguments(parser)

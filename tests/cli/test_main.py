@@ -55,12 +55,16 @@ def test_the_help_lists_every_command_and_every_exit_code(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_teaches_its_purpose_with_examples_and_exit_codes(name: str, capsys: pytest.CaptureFixture[str]):
+def test_each_command_teaches_its_purpose_with_examples_and_exit_codes(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([name, "--help"]) == 0
     page = capsys.readouterr().out
     assert page.startswith(f"usage: siglip {name}")
     assert page.count(f"  siglip {name} ") + page.count(f"| siglip {name} ") + page.count(f"  siglip {name}\n") >= 3
     assert EXIT_CODES in page
+    assert max(map(len, page.splitlines())) <= 80
     assert (importlib.import_module(f"siglip.cli.{name}").__doc__ or "") in page
 
 

@@ -73,8 +73,10 @@ class Embedder:
     `device`: "auto" is the first CUDA GPU, else the CPU; also a number, a name or a torch.device. `dtype`: "auto" is
     bfloat16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32; normalisation and logits are
     float32 always. `batch_size` is pictures or texts per pass. `reduced_decode` decodes JPEGs much larger than the
-    tower's input at a fraction of their size; docs/preparation.md says what that changes. Make a new Embedder after
-    changing the weights of `model`. Safe to use from several threads. Raises InputError for a device that is not there or a dtype that is none.
+    tower's input at a fraction of their size; docs/speed.md says what that changes. Make a new Embedder after
+    changing the weights of `model`. Safe to use from several threads.
+
+    Raises InputError for a device that is not there or a dtype that is none.
     """
 
     def __init__(

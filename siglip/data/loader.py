@@ -40,6 +40,8 @@ class Loader:
     ) -> None:
         if settings.batch_size < world_size:
             raise ConfigError(f"a batch of {settings.batch_size} pairs cannot be shared by {world_size} processes")
+        if not len(source):
+            raise DataError("the source has no samples; check its path and what a subset leaves of it")
         self._source, self._settings = source, settings
         self._rank, self._world_size = rank, world_size
         self._maker = BatchMaker(source, processor, settings, training=True)

@@ -11,11 +11,6 @@ from PIL import Image
 from siglip.data.order import Order
 from siglip.errors import BrokenSample, DataError
 
-# what a folder or a shard is searched for
-IMAGE_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -14,6 +14,7 @@ from siglip.data.augment import OPERATIONS, Augment, crop_box, randaugmented, re
 from siglip.errors import ConfigError, UnreadableImage
 from siglip.processing import SiglipImageProcessor
 
+ANY_TIME = settings(deadline=None)
 PROCESSOR = SiglipImageProcessor(ImageSettings(image_size=32))
 EVERYTHING = Augment(crop_area=0.3, flip=0.5, recolour=0.5, randaugment=2, strength=0.7)
 
@@ -36,6 +37,7 @@ def test_by_default_the_pixels_are_those_of_the_checkpoint() -> None:
     assert np.array_equal(Augment().pixels(photograph(), PROCESSOR, Random(0)), expected)
 
 
+@ANY_TIME
 @given(st.integers(0, 2**32))
 def test_equal_generators_give_equal_pixels(seed: int) -> None:
     first, second = (EVERYTHING.pixels(photograph(), PROCESSOR, Random(seed)) for _ in range(2))
@@ -60,6 +62,7 @@ def test_a_crop_is_squashed_like_a_whole_picture() -> None:
     assert np.array_equal(Augment(crop_area=0.2).pixels(photograph(), PROCESSOR, Random(5)), expected)
 
 
+@ANY_TIME
 @given(st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 0.99), st.integers(0, 2**32))
 def test_a_crop_lies_inside_and_keeps_its_share(width: int, height: int, smallest: float, seed: int) -> None:
     left, top, right, bottom = crop_box((width, height), smallest, Random(seed))
@@ -108,6 +111,7 @@ def test_a_photograph_is_not_recoloured() -> None:
     assert np.array_equal(recoloured(pixels, Random(0)), pixels)
 
 
+@ANY_TIME
 @given(st.integers(0, 2**32), st.floats(0.1, 0.9))
 def test_white_around_is_what_sees_an_edge(seed: int, white_share: float) -> None:
     white = np.random.default_rng(seed).random((9, 9)) < white_share

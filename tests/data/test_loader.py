@@ -262,3 +262,5 @@ def test_wrong_settings_are_errors(source: Source, processor: SiglipProcessor) -
             LoaderSettings(**wrong)
     with pytest.raises(ConfigError, match="a batch of 6 pairs cannot be shared by 7 processes"):
         Loader(source, processor, SETTINGS, rank=0, world_size=7)
+    with pytest.raises(DataError, match="the source has no samples"):
+        Loader(Subset(source, []), processor, SETTINGS)

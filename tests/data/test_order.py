@@ -4,19 +4,21 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siglip.data.order import Order, Stream, Visit, epoch_order, share
 
 SIZES = st.lists(st.integers(0, 20), min_size=1, max_size=12).filter(sum)
 NUMBERS = st.integers(0, 2**63)
+ANY_TIME = settings(deadline=None)
 
 
 def one_shard_order(samples: int) -> Callable[[int, int], Order]:
     return lambda seed, epoch: epoch_order([samples], seed=seed, epoch=epoch)
 
 
+@ANY_TIME
 @given(SIZES, NUMBERS, NUMBERS, st.none() | st.integers(1, 15))
 def test_every_epoch_holds_every_sample_once(sizes: list[int], seed: int, epoch: int, window: int | None) -> None:
     order = epoch_order(sizes, seed=seed, epoch=epoch, window=window)
@@ -42,6 +44,7 @@ def test_every_sample_comes_at_every_place_equally_often() -> None:
     assert np.abs(places - 800).max() < 100
 
 
+@ANY_TIME
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12), NUMBERS, st.integers(1, 15))
 def test_no_more_shards_than_the_window_are_in_use_at_a_time(sizes: list[int], seed: int, window: int) -> None:
     shard_of = np.repeat(np.arange(len(sizes)), sizes)[epoch_order(sizes, seed=seed, epoch=0, window=window)]
@@ -58,6 +61,7 @@ def test_samples_of_one_shard_are_mixed_with_those_of_its_window() -> None:
     assert 600 < changes < 850
 
 
+@ANY_TIME
 @given(st.integers(0, 1000), st.integers(0, 300), st.integers(1, 20))
 def test_shares_are_disjoint_complete_and_even(start: int, count: int, world_size: int) -> None:
     shares = [share(start, start + count, rank, world_size) for rank in range(world_size)]
@@ -65,6 +69,7 @@ def test_shares_are_disjoint_complete_and_even(start: int, count: int, world_siz
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@ANY_TIME
 @given(st.integers(1, 30), st.lists(st.integers(0, 70), min_size=2, max_size=8))
 def test_a_stream_is_the_same_however_it_is_cut(samples: int, cuts: list[int]) -> None:
     edges = sorted(cuts)

@@ -57,9 +57,9 @@ def check_labels(pictures: Pictures, classes: Sequence[str]) -> None:
 def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np.ndarray, " labels"]:
     """The number in `classes` of each class of the data: by name, or by number where the data's names are numbers.
 
-    Names are equal whatever their case, and `_` is a space. Other names as many as there are classes are taken in
-    their order, such as ImageNet's folders n01440764 ..., unless that gives a class another class's name. Raises
-    DataError for names that fit in none of these ways.
+    Names are equal whatever their case, and `_` is a space. Other names, if they are as many, are taken in their order,
+    such as ImageNet's folders n01440764 ..., unless that gives a class another class's name. Raises DataError for
+    names that fit in none of these ways.
     """
     theirs, ours = [_plain(name) for name in label_names], [_plain(name) for name in classes]
     place = {name: number for number, name in reversed(list(enumerate(ours)))}
@@ -69,15 +69,14 @@ def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np
     unknown = [name for name in theirs if name not in place]
     if not unknown:
         return np.array([place[name] for name in theirs], np.int64)
-    if all(name.isdecimal() and int(name) < len(ours) for name in theirs):
-        return np.array([int(name) for name in theirs], np.int64)
-    if len(theirs) == len(ours) and all(
-        name not in place or name == ours[number] for number, name in enumerate(theirs)
-    ):
+    if all(name.isdecimal() for name in theirs):
+        if max(map(int, theirs)) < len(ours):
+            return np.array([int(name) for name in theirs], np.int64)
+    elif len(theirs) == len(ours) and all(place.get(name, number) == number for number, name in enumerate(theirs)):
         return in_order
     raise DataError(
         f"{len(unknown)} of the {len(theirs)} classes of the data are not among the {len(ours)} names given, the first "
-        f"is {unknown[0]!r}; give a file with one name a line, in this order: {', '.join(label_names[:5])}"
+        f"is {unknown[0]!r}; give one name for each class of the data, in this order: {', '.join(label_names[:5])}"
         + (", ..." if len(label_names) > 5 else "")
     )
 

@@ -9,10 +9,12 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli.output import Failed, progress
+from siglip.config import IMAGE_SUFFIXES
 from siglip.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -20,12 +22,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
 
     from siglip.embedder import Embedder
-
-# what a folder is searched for; a file named on the command line is opened whatever its name
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
-     ".ppm", ".tga", ".tif", ".tiff", ".webp"}
-)  # fmt: skip
 
 
 class UsageError(Exception):
@@ -95,7 +91,7 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
     if not file.exists():
         raise DataError(f"no file {str(file)!r}{_nearest(file)}")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     kept = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -188,7 +184,8 @@ def _expand(word: str, failed: list[Failed]) -> list[str]:
         if not matches:
             raise DataError("no file matches this pattern")
         return [name for match in matches for name in _expand(match, failed)]
-    raise DataError(f"no such file or folder{_nearest(path)}")
+    # for the first few only: a folder can hold many names to compare with
+    raise DataError("no such file or folder" + (_nearest(path) if len(failed) < 3 else ""))
 
 
 def _pictures_in(folder: Path, failed: list[Failed]) -> Iterator[str]:
@@ -214,7 +211,7 @@ def _is_device(path: Path) -> bool:
 def _nearest(path: Path) -> str:
     """`; did you mean 'x'?` for the nearest name in the same folder, or nothing."""
     with suppress(OSError):
-        names = {str(sibling): sibling.name for sibling in path.parent.iterdir()}
-        near = difflib.get_close_matches(path.name, names.values(), n=1)
+        names = [sibling.name for sibling in islice(path.parent.iterdir(), 10_000)]
+        near = difflib.get_close_matches(path.name, names, n=1)
         return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
     return ""

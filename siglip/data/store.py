@@ -5,7 +5,6 @@ the middle of a gzip file cannot be reached without its beginning. A remote shar
 the longest unused ones make room. Delete the cache folder when remote shards change under the same name.
 """
 
-import fcntl
 import gzip
 import os
 import shutil
@@ -18,7 +17,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from siglip.data.source import IMAGE_SUFFIXES, digest
+from siglip.config import IMAGE_SUFFIXES
+from siglip.data.source import digest
 from siglip.errors import DataError, DownloadError
 from siglip.files import replacing
 
@@ -174,6 +174,8 @@ def _make_room(kept: Path, limit_bytes: int) -> None:
 @contextmanager
 def _alone(target: Path) -> Generator[None, None, None]:
     """One process at a time; the system ends the lock with the process, however that ends."""
+    import fcntl  # there is none on Windows, where only this is missing
+
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -31,9 +31,9 @@ _LEAST_BACKGROUND = 0.05
 class Augment:
     """What is done to a picture when it is visited; by default only what the checkpoint always does (squash).
 
-    `crop_area`: smallest share of the area that a random crop keeps (1: no crop; the paper's code fine-tunes with
-    0.05 to 0.5). `flip`, `recolour`: chances from 0 to 1; see `recoloured`. `randaugment`: so many operations in a
-    row, each at `strength` (0 to 1; 1 is level 10 of the RandAugment paper, arXiv 1909.13719).
+    `crop_area`: smallest share of the area that a random crop keeps (1: no crop; 0.08 in the Inception paper). `flip`,
+    `recolour`: chances from 0 to 1; see `recoloured`. `randaugment`: so many operations in a row, each at `strength`
+    (0 to 1; 1 is magnitude 10 of the RandAugment paper, arXiv 1909.13719).
     """
 
     crop_area: float = 1.0

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 from siglip.data.batch import Batch, BatchMaker, LoaderSettings
 from siglip.data.order import Stream, Visit, share
 from siglip.data.source import Source
@@ -51,7 +53,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position on. While one is in use, the position is that of the next."""
-        for batch in in_workers(self._maker.batch, self._visits(), self._settings.workers):
+        for batch in in_workers(self._maker.batch, self._visits(), self._settings.workers, pinned=_pinned()):
             self._consumed += self._settings.batch_size
             self._ledger.add(len(batch), batch.broken)
             yield batch
@@ -88,10 +90,14 @@ class Loader:
         size = self._settings.batch_size
         with ThreadPoolExecutor(1) as ahead:
             for start in itertools.count(self._consumed, size):
-                later = self._stream.visits(range(start + _AHEAD * size, start + (_AHEAD + 1) * size))
+                later = self._share(start + _AHEAD * size)
                 # what goes wrong there will go wrong again, and be told, where the samples are needed
                 ahead.submit(self._source.prepare, [visit.sample for visit in later])
-                yield self._stream.visits(share(start, start + size, self._rank, self._world_size))
+                yield self._share(start)
+
+    def _share(self, start: int) -> list[Visit]:
+        mine = share(start, start + self._settings.batch_size, self._rank, self._world_size)
+        return self._stream.visits(mine)
 
 
 def one_pass(
@@ -113,7 +119,12 @@ def one_pass(
     visits = ([Visit(0, sample) for sample in mine[start : start + rows]] for start in range(0, len(mine), rows))
     ledger = BrokenLedger(broken_log, settings.max_broken, len(source))
     maker = BatchMaker(source, processor, settings, training=False)
-    for batch in in_workers(maker.batch, visits, settings.workers):
+    for batch in in_workers(maker.batch, visits, settings.workers, pinned=_pinned()):
         ledger.add(len(batch) + len(batch.broken), batch.broken)
         if len(batch):
             yield batch
+
+
+def _pinned() -> bool:
+    """Whether batches go to a GPU: from page-locked memory the copy need not be waited for."""
+    return torch.cuda.is_available()

@@ -17,10 +17,13 @@ Key = TypeVar("Key")
 Made = TypeVar("Made")
 
 
-def in_workers(make: Callable[[Key], Made], keys: Iterable[Key], workers: int) -> Iterator[Made]:
+def in_workers(
+    make: Callable[[Key], Made], keys: Iterable[Key], workers: int, *, pinned: bool = False
+) -> Iterator[Made]:
     """`make(key)` for every key, in order, by `workers` processes that run ahead (0: made here, when asked for).
 
-    `make` must be picklable where the system does not fork. Errors of this package arrive as they were raised.
+    `make` must be picklable where the system does not fork. `pinned`: what is made has a method `pin_memory` to call.
+    Errors of this package arrive as they were raised.
     """
     loader = DataLoader(
         _Work(make),
@@ -29,7 +32,7 @@ def in_workers(make: Callable[[Key], Made], keys: Iterable[Key], workers: int) -
         num_workers=workers,
         collate_fn=_unchanged,
         worker_init_fn=_start_worker,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         # its own, or making an iterator would draw from the generator that a resumed run has just restored
         generator=torch.Generator(),
     )
@@ -94,7 +97,8 @@ class _Work(Dataset[Made | SiglipError], Generic[Key, Made]):
 
 def _start_worker(_: int) -> None:
     # Ctrl-C and a stop signal to the whole group are for the process that asked, which ends us when it is ready
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     # tokenizers would warn of the fork, and its threads would only compete with the other workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

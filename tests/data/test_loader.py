@@ -1,5 +1,6 @@
 """Batches depend on the source and the settings alone: not on ranks, workers, or where a run was stopped."""
 
+import json
 import os
 import pickle
 from collections import Counter
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from siglip.data import Augment, Batch, Loader, LoaderSettings, Source, Subset, one_pass, open_source
 from siglip.data.batch import BatchMaker
 from siglip.data.order import Visit
-from siglip.errors import ConfigError, DataError
+from siglip.errors import ConfigError, DataError, DownloadError
 from siglip.processing import SiglipProcessor
 from tests.data.conftest import MakeShards, MakeTar, png
 
@@ -201,6 +202,21 @@ def test_nothing_but_broken_samples_stops_the_run_also_from_a_worker(
         with pytest.raises(DataError, match=r"^20 samples in a row are broken, the last is bad/") as caught:
             taken(Loader(source, processor, LoaderSettings(workers=workers, max_broken=1.0)), 1)
         assert "\n" not in str(caught.value)
+
+
+def test_a_remote_shard_that_is_missing_stops_the_run_when_it_is_needed_not_before(
+    make_shards: MakeShards, processor: SiglipProcessor
+) -> None:
+    folder = make_shards([4, 4])
+    shards = [{"name": f"train-00{number}.tar", "samples": 4, "bytes": 1} for number in range(2)]
+    (folder / "shards.json").write_text(json.dumps({"shards": shards}))
+    (folder / "train-001.tar").unlink()
+    source = open_source(f"file://{folder}", window=1)
+    seed = next(seed for seed in range(20) if source.order(seed, 0)[0] < 4)
+    batches = iter(Loader(source, processor, LoaderSettings(batch_size=2, seed=seed, workers=0)))
+    assert {name for _ in range(2) for name in next(batches).names} == {f"train-000/key{number}" for number in range(4)}
+    with pytest.raises(DownloadError, match=r"train-001\.tar could not be fetched"):
+        next(batches)
 
 
 def test_one_pass_visits_all_in_order_without_augmentation(source: Source, processor: SiglipProcessor) -> None:

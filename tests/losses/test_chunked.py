@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -146,7 +147,8 @@ def test_small_gradients_of_half_embeddings_survive_under_loss_scaling() -> None
     assert found["image_embeds"][0, 1].item() == pytest.approx(expected, rel=2**-10)
 
 
-def saved_bytes(batch: Batch, loss: object) -> int:
+def saved_bytes(batch: Batch, loss: Callable[..., Tensor], *, frozen: Collection[str] = ()) -> int:
+    """What the loss of `batch` keeps for its backward pass."""
     total = 0
 
     def pack(tensor: Tensor) -> Tensor:
@@ -154,20 +156,24 @@ def saved_bytes(batch: Batch, loss: object) -> int:
         total += tensor.nbytes
         return tensor
 
-    leaves = {name: value.clone().requires_grad_() for name, value in batch.items()}
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        assert callable(loss)
-        loss(**leaves)
+        loss(**{name: value.clone().requires_grad_(name not in frozen) for name, value in batch.items()})
     return total
 
 
-def test_two_gradients_and_no_logits_are_kept_for_backward() -> None:
+def test_chunking_keeps_two_gradients_and_none_of_the_logits_for_backward() -> None:
     rows, width = 512, 16
     batch = random_batch(rows, width, seed=14, dtype=torch.float32)
     kept = saved_bytes(batch, chunked_sigmoid_loss)
     assert kept <= 2 * rows * width * 4 + 64
     assert kept < rows * rows * 4 / 4  # under a quarter of the logits
     assert saved_bytes(batch, sigmoid_loss) > rows * rows * 4
+
+
+def test_nothing_is_kept_for_a_frozen_side() -> None:
+    batch = random_batch(16, 8, seed=14, dtype=torch.float32)
+    assert saved_bytes(batch, chunked_sigmoid_loss, frozen=LEARNABLE[:1]) <= 16 * 8 * 4 + 64
+    assert saved_bytes(batch, chunked_sigmoid_loss, frozen=LEARNABLE[:2]) <= 64
 
 
 PEAK = """

@@ -170,6 +170,8 @@ def open_dataset(
     """A `datasets.Dataset` with pictures or paths in a column; pictures are read without decoding."""
     import datasets
 
+    if not hasattr(dataset, "__len__"):
+        raise DataError("a streamed data set has no order to be resumed in; load it without streaming=True")
     columns = columns.found_in(dataset.column_names, "the data set")
     if isinstance(dataset.features[columns.image], datasets.Image):
         dataset = dataset.cast_column(columns.image, datasets.Image(decode=False))

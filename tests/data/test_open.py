@@ -151,6 +151,12 @@ def test_several_parts_of_a_saved_dataset_are_told(tmp_path: Path) -> None:
     assert len(open_source(tmp_path / "saved" / "test")) == 1
 
 
+def test_streamed_datasets_are_refused() -> None:
+    stream = datasets.Dataset.from_list([{"image": "a.png", "text": "x"}]).to_iterable_dataset()
+    with pytest.raises(DataError, match="load it without streaming=True"):
+        open_source(stream)
+
+
 def test_braces_stand_for_numbers_and_choices() -> None:
     assert expand_braces("a{08..10}b{x,y}") == ["a08bx", "a08by", "a09bx", "a09by", "a10bx", "a10by"]
     assert expand_braces("plain.tar") == ["plain.tar"]

@@ -6,13 +6,13 @@ None is the default group. All processes of a group must call the same functions
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
 from siglip.errors import ConfigError
 
@@ -110,8 +110,8 @@ def all_gather(tensor: Shaped[Tensor, "rows *rest"], group: Group | None = None)
 
 class _AllGather(Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, tensor: Tensor, sizes: list[int], group: Group | None) -> Tensor:
-        ctx.sizes, ctx.group = sizes, group  # pyright: ignore[reportAttributeAccessIssue]
+    def forward(ctx: Any, tensor: Tensor, sizes: list[int], group: Group | None) -> Tensor:
+        ctx.sizes, ctx.group = sizes, group
         # rows are padded to the longest share: collectives want equal shapes
         padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
@@ -120,10 +120,7 @@ class _AllGather(Function):
         return torch.cat([part[:size] for part, size in zip(everyone, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore
-        sizes: list[int] = ctx.sizes  # pyright: ignore
-        group: Group | None = ctx.group  # pyright: ignore
-        total = grad.contiguous().clone()
-        dist.all_reduce(total, group=group)
-        start = sum(sizes[: rank(group)])
-        return total[start : start + sizes[rank(group)]], None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.group)
+        return total.split(ctx.sizes)[rank(ctx.group)], None, None

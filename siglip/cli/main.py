@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",
     "data": "look at training data, or pack it into shards",
+    "train": "train a model as a recipe says, and export it",
 }
 
 EXIT_CODES = """exit codes:
@@ -31,7 +32,8 @@ EXIT_CODES = """exit codes:
   1    error, told in one line on stderr
   2    wrong usage
   3    done, but some items failed; they are listed on stderr
-  130  stopped by Ctrl-C"""
+  130  stopped by Ctrl-C
+  143  stopped by SIGTERM; a training run has saved its state"""
 
 HELP = """usage: siglip COMMAND ...
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
@@ -21,20 +21,25 @@ Trainable = Literal["all", "text", "head", "last-blocks"]
 class ModelSpec:
     """The model a run starts from: a checkpoint (`source`), or fresh weights of a shape (`config`).
 
-    `preparation` is the checkpoint whose vocabulary and image settings a fresh model uses; a path to a spiece.model or
-    tokenizer.json is a vocabulary alone. `clean` is how such a model's texts are cleaned; None: as its vocabulary says.
-    `image_size` in pixels resizes the position embeddings of `source`. `initial_bias` replaces b of a fresh model: at
-    small batches the log-odds of a positive pair, -log(batch_size - 1), is a better start than the paper's -10.
+    With `source`, `image_size` in pixels resizes the position embeddings. With `config`, `preparation` is the
+    checkpoint whose vocabulary and image settings the model uses, or the path of a spiece.model or tokenizer.json, a
+    vocabulary alone; `clean` is how its texts are cleaned (None: as its vocabulary says); and `image_tower` is a
+    checkpoint whose image tower takes the place of the fresh one, as in locked-image tuning.
+
+    `initial_bias` replaces b. The paper's -10 is right for 32k pairs: with small batches the log-odds of a positive
+    pair, -log(batch_size - 1), is a better start.
     """
 
     source: str | None = None
+    image_size: int | None = None
     config: SiglipConfig | None = None
     preparation: str | None = None
     clean: Clean | None = None
-    image_size: int | None = None
+    image_tower: str | None = None
     initial_bias: float | None = None
 
     def __post_init__(self) -> None:
+        _check_choices(self, "model")
         if (self.source is None) == (self.config is None):
             raise ConfigError(
                 "model needs either source (a checkpoint to start from) or config (a fresh model's shape)"
@@ -43,6 +48,11 @@ class ModelSpec:
             raise ConfigError(
                 "a fresh model needs model.preparation: a checkpoint or vocabulary file to prepare texts with"
             )
+        unused = ("image_size",) if self.source is None else ("preparation", "clean", "image_tower")
+        for name in unused:
+            if getattr(self, name) is not None:
+                instead = "model.config.vision_config.image_size" if self.source is None else "a model.config"
+                raise ConfigError(f"model.{name} has no say here; it goes with {instead}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +74,17 @@ class DataSpec:
     max_broken: float = 0.01
     positives: Literal["pairs", "equal"] = "pairs"
 
+    def __post_init__(self) -> None:
+        _check_choices(self, "data")
+        if self.workers < 0 or not 0 <= self.max_broken <= 1:
+            raise ConfigError(
+                "data needs workers >= 0 and max_broken from 0 to 1, "
+                f"got workers={self.workers}, max_broken={self.max_broken}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OptimizerConfig:
+class OptimizerSpec:
     """Optimizer, schedule and clipping. `weight_decay` is AdamW's: the paper's 1e-4 at lr 1e-3 is 0.1 here.
 
     The multipliers scale the learning rate of one tower, or of t and b; a tower's own weight decay replaces the
@@ -88,11 +106,16 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1 or self.weight_decay < 0:
+        _check_choices(self, "optimizer")
+        if self.lr <= 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
             raise ConfigError(
-                "optimizer needs lr > 0, betas in [0, 1) and weight_decay >= 0, got "
-                f"lr={self.lr}, beta1={self.beta1}, beta2={self.beta2}, weight_decay={self.weight_decay}"
+                f"optimizer needs lr > 0 and betas in [0, 1), got lr={self.lr}, beta1={self.beta1}, beta2={self.beta2}"
             )
+        for name in ("weight_decay", "image_weight_decay", "text_weight_decay", "warmup_steps", "clip_norm",
+                     "image_lr_multiplier", "text_lr_multiplier", "logit_lr_multiplier"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"optimizer.{name} must be >= 0, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,13 +125,14 @@ class TrainConfig:
     `batch_size` is the whole batch, over all processes; `micro_batch_size` rows go through the towers at a time (None:
     all of a process's share). `trainable`: "all"; "text" locks the image tower (SigLiT); "head" trains only the
     classifier or the pooling heads; "last-blocks" the last `num_blocks` layers of each tower and what follows them.
-    `ema` is the decay of an exponential average of the weights that is exported in their place. Steps are updates.
+    `precision` is that of the towers; weights and losses are float32. `ema` is the decay of an exponential average of
+    the weights that is evaluated and exported in their place. Steps are updates.
     """
 
     model: ModelSpec
     data: DataSpec
     task: Task = "contrastive"
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     steps: int = 1000
     batch_size: int = 256
     micro_batch_size: int | None = None
@@ -126,6 +150,7 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        _check_choices(self, "the configuration")
         for name in ("steps", "batch_size", "num_blocks", "log_every", "evaluate_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -137,18 +162,34 @@ class TrainConfig:
             raise ConfigError(f"micro_batch_size must be >= 1, got {self.micro_batch_size}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError(f"ema must be between 0 and 1, got {self.ema}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be >= 0, got {self.seed}")
         if self.task == "classification" and self.trainable == "text":
             raise ConfigError("a classifier has no text tower; trainable is 'all', 'head' or 'last-blocks'")
+        if self.task == "classification" and self.model.image_tower is not None:
+            raise ConfigError("a classifier starts from model.source; model.image_tower is for a pair of towers")
+        if self.sharding == "fsdp" and self.optimizer.name == "adafactor":
+            raise ConfigError(
+                "adafactor's row and column means cannot be sharded; take optimizer.name=adamw or lion with "
+                "sharding='fsdp', or sharding='replicate'"
+            )
+        if self.caches_images and self.data.augment != Augment():
+            raise ConfigError(
+                "a locked tower's vectors are computed once, so data.augment must stay at its default; "
+                "or set data.cache_images=false to run the tower in every step"
+            )
+
+    @property
+    def caches_images(self) -> bool:
+        """Whether the image tower runs once for each picture, before training."""
+        return self.trainable == "text" and self.data.cache_images
 
     def with_overrides(self, assignments: Mapping[str, str]) -> "TrainConfig":
-        """A copy with values such as {"optimizer.lr": "3e-4"} replaced.
+        """A copy with values such as {"optimizer.lr": "3e-4"} replaced, all at once.
 
         Raises ConfigError for an unknown key, naming the nearest, and for a value of another type.
         """
-        config = self
-        for path, text in assignments.items():
-            config = _replaced(config, path.split("."), text, path)
-        return config
+        return _replaced(self, {tuple(path.split(".")): text for path, text in assignments.items()}, "")
 
     def to_json(self) -> str:
         """The resolved configuration, read back equal by `from_json`."""
@@ -159,72 +200,99 @@ class TrainConfig:
         """Read what `to_json` wrote."""
         return _build(cls, json.loads(text), "config")
 
+    def flat(self) -> dict[str, object]:
+        """Every single value by its path, as `--set` names it."""
+        return dict(_leaves(dataclasses.asdict(self), ""))
+
 
 _Spec = TypeVar("_Spec")
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _check_choices(spec: Any, where: str) -> None:
+    """Raise ConfigError for a field whose annotation lists its values and that holds another one."""
+    for name, hint in typing.get_type_hints(type(spec)).items():
+        value = getattr(spec, name)
+        kinds = [option for option in _options(hint) if typing.get_origin(option) is Literal]
+        if kinds and value is not None and not any(value in typing.get_args(option) for option in kinds):
+            raise ConfigError(f"{where}.{name} must be {_described(hint)}, got {value!r}")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(typing.cast(dict[str, Any], value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the hint alone."""
-    return (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _described(hint: Any) -> str:
+    """An annotation as a user reads it: 'a', 'b' or none."""
+    words: list[str] = []
+    for option in _options(hint):
+        if typing.get_origin(option) is Literal:
+            words += [repr(value) for value in typing.get_args(option)]
+        else:
+            words.append("none" if option is type(None) else getattr(option, "__name__", str(option)))
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _build(kind: type[_Spec], values: Mapping[str, Any], where: str) -> _Spec:
-    hints = _hints(kind)
+    hints = typing.get_type_hints(kind)
     reject_unknown_keys(values, set(hints), where)
     return kind(**{key: _from_json(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
 def _from_json(hint: Any, value: Any, where: str) -> Any:
-    for option in _options(hint):
-        if isinstance(value, dict):
-            if is_dataclass(option) and isinstance(option, type):
-                return _build(option, typing.cast(dict[str, Any], value), where)
-            if typing.get_origin(option) is not None:
-                return {int(key): text for key, text in typing.cast(dict[str, Any], value).items()}
-    return value
+    if not isinstance(value, dict):
+        return value
+    kinds = [option for option in _options(hint) if is_dataclass(option) and isinstance(option, type)]
+    if kinds:
+        return _build(kinds[0], typing.cast(dict[str, Any], value), where)
+    # names of classes by number: JSON has only text keys
+    return {int(key): name for key, name in typing.cast(dict[str, Any], value).items()}
 
 
-def _replaced(spec: _Spec, path: list[str], text: str, full: str) -> _Spec:
+def _replaced(spec: _Spec, assignments: Mapping[tuple[str, ...], str], where: str) -> _Spec:
     assert is_dataclass(spec) and not isinstance(spec, type)
-    key = path[0]
-    reject_unknown_keys(
-        {key: text}, {item.name for item in fields(spec)}, full.rpartition(key)[0].rstrip(".") or "config"
-    )
-    value: Any
-    if len(path) > 1:
-        inner = getattr(spec, key)
-        if not is_dataclass(inner):
-            raise ConfigError(f"{full}: {key} is {inner!r} and has no parts to set")
-        value = _replaced(inner, path[1:], text, full)
-    else:
-        value = _parse(_hints(type(spec))[key], text, full)
-    return dataclasses.replace(spec, **{key: value})
+    hints = typing.get_type_hints(type(spec))
+    parts: dict[str, dict[tuple[str, ...], str]] = {}
+    for path, text in assignments.items():
+        reject_unknown_keys({path[0]: text}, {item.name for item in fields(spec)}, where or "the configuration")
+        parts.setdefault(path[0], {})[path[1:]] = text
+    values: dict[str, Any] = {}
+    for key, inner in parts.items():
+        full = f"{where}.{key}".lstrip(".")
+        if () in inner:
+            values[key] = _parse(hints[key], inner[()], full)
+        elif is_dataclass(getattr(spec, key)):
+            values[key] = _replaced(getattr(spec, key), inner, full)
+        else:
+            raise ConfigError(f"{full} is {getattr(spec, key)!r} and has no parts to set")
+    return dataclasses.replace(spec, **values)
 
 
 def _parse(hint: Any, text: str, where: str) -> Any:
     """Text -> a value the annotation allows."""
-    options = _options(hint)
     try:
         value: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
-    for option in options:
+    for option in _options(hint):
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
             return value
         if option is type(None) and value is None:
             return None
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if option in (int, bool, str) and type(value) is option:
+        if option in (int, bool) and type(value) is option:
             return value
-        if option is str and text.lower() not in ("none",):
-            return text
-    raise ConfigError(f"{where} must be {getattr(hint, '__name__', hint)}, got {text!r}")
+        if option is str and value is not None:
+            # a path is text, whatever else it might mean; only its quotes are not part of it
+            return value if isinstance(value, str) else text
+    raise ConfigError(f"{where} must be {_described(hint)}, got {text!r}")

@@ -7,7 +7,6 @@ sample says whether its row is there, so filling it goes on where it was stopped
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from siglip.checkpoints import fingerprint
 from siglip.data import LoaderSettings, Source, Subset, one_pass
 from siglip.distributed import all_gather_ints, rank, world_size
-from siglip.files import flush
+from siglip.files import replacing
 from siglip.model import SiglipModel
 from siglip.processing import SiglipProcessor
 
@@ -26,14 +25,18 @@ _DONE, _BROKEN = 1, 2
 
 
 class ImageCache:
-    """Unit vectors of a source's pictures; `fill` computes what is missing, then `subset` and `rows` may be used."""
+    """Unit vectors of a source's pictures; `fill` computes what is missing, then `subset` and `rows` may be used.
+
+    `folder` must be the same place for all processes.
+    """
 
     def __init__(self, folder: Path, source: Source, model: SiglipModel, processor: SiglipProcessor) -> None:
         settings = processor.image_processor.settings
         parts = [fingerprint(model.vision_model), repr(settings), source.fingerprint()]
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
         self._source, self._model, self._processor = source, model, processor
-        self._paths = folder / f"{key}.f32", folder / f"{key}.flags"
+        self._path = folder / f"{key}.vectors"
+        self._vectors = np.empty((0, 0), np.float32)
         self._good = np.empty(0, np.int64)
 
     def subset(self) -> Subset:
@@ -42,21 +45,21 @@ class ImageCache:
 
     def rows(self, indices: Int64[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Vectors of samples of `subset()`, by their number there."""
-        return torch.from_numpy(self._open("r")[0][self._good[indices.numpy()]])
+        return torch.from_numpy(self._vectors[self._good[indices.numpy()]])
 
     def fill(self, settings: LoaderSettings, device: torch.device, progress: Callable[[int], object]) -> None:
         """Compute what is missing, each process its share; `progress` gets the number of samples just done."""
-        if rank() == 0:
-            _allocate(self._paths[0], len(self._source) * self._width * 4)
-            _allocate(self._paths[1], len(self._source))
+        if rank() == 0 and not self._path.exists():
+            with replacing(self._path) as temporary, temporary.open("wb") as file:
+                file.truncate(len(self._source) * (4 * self._width + 1))  # zeros that take no room yet
         _meet(device)
-        vectors, flags = self._open("r+")
+        vectors, flags = self._open()
         missing = np.flatnonzero(flags == 0)
         progress(len(self._source) - len(missing))
         _meet(device)  # all must have the same list before the first flag is written
         for places, rows in self._computed(missing, settings, device):
-            # rows first: a flag must never promise what a crash has lost
             vectors[places] = rows
+            # before the flags: they must never promise what a crash has lost
             vectors.flush()
             flags[places] = _DONE
             progress(len(places))
@@ -65,7 +68,7 @@ class ImageCache:
             flags[flags == 0] = _BROKEN
             flags.flush()
         _meet(device)
-        self._good = np.flatnonzero(flags == _DONE)
+        self._vectors, self._good = vectors, np.flatnonzero(flags == _DONE)
 
     @torch.inference_mode()
     def _computed(
@@ -85,19 +88,13 @@ class ImageCache:
     def _width(self) -> int:
         return self._model.config.vision_config.hidden_size
 
-    def _open(self, mode: Literal["r", "r+"]) -> tuple[np.memmap, np.memmap]:
+    def _open(self) -> tuple[np.memmap, np.memmap]:
+        """All vectors, and behind them one byte a sample: the flags."""
         shape = (len(self._source), self._width)
-        return np.memmap(self._paths[0], np.float32, mode, shape=shape), np.memmap(self._paths[1], np.uint8, mode)
+        vectors = np.memmap(self._path, np.float32, "r+", shape=shape)
+        return vectors, np.memmap(self._path, np.uint8, "r+", offset=vectors.nbytes)
 
 
 def _meet(device: torch.device) -> None:
     """Wait for all processes."""
     all_gather_ints([0], device)
-
-
-def _allocate(path: Path, size_bytes: int) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.truncate(size_bytes)
-        flush(path)

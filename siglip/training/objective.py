@@ -1,7 +1,11 @@
-"""A batch -> gradients of what a run minimises, and held-out numbers of a model: pairs, or classes."""
+"""A batch -> gradients of what a run minimises, and held-out numbers of a model: pairs, or classes.
+
+Both objectives offer the same: `backward` adds gradients, averaged over processes, and returns this process's share of
+the loss, of which the loss is the mean; `numbers` is what else is worth watching; `held_out` says how good a plain copy
+of the model, in evaluation mode, is on held-out samples, and `score` names the one of these that ranks checkpoints.
+"""
 
 from contextlib import nullcontext
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -12,7 +16,7 @@ from torch import Tensor, nn
 from siglip.data import Batch, LoaderSettings, Source, one_pass
 from siglip.distributed import world_size
 from siglip.embedder import Embedder
-from siglip.errors import DataError
+from siglip.evaluation.classes import match_labels
 from siglip.evaluation.metrics import classification
 from siglip.evaluation.pictures import embed_source
 from siglip.evaluation.retrieval import evaluate_retrieval
@@ -23,24 +27,6 @@ from siglip.training.accumulate import accumulate
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.towers import Rows, Towers, hold_back, spread
-
-
-class Objective(Protocol):
-    """What a run minimises. `score` names the held-out number that ranks checkpoints."""
-
-    score: str
-
-    def backward(self, batch: Batch) -> Float[Tensor, ""]:
-        """Add gradients, averaged over processes, and return this process's share: the mean of shares is the loss."""
-        ...
-
-    def numbers(self) -> dict[str, float]:
-        """What else is worth watching."""
-        ...
-
-    def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
-        """How good a plain copy of the model is on held-out samples."""
-        ...
 
 
 class PairObjective:
@@ -101,7 +87,7 @@ class ClassObjective:
         self, model: SiglipForImageClassification, processor: SiglipProcessor, config: TrainConfig, device: torch.device
     ) -> None:
         self._processor, self._config, self._device = processor, config, device
-        self._class_of = model.config.label2id
+        self._classes = list(model.config.id2label.values())
         self._model = spread(model, config, device)
 
     def backward(self, batch: Batch) -> Float[Tensor, ""]:
@@ -125,21 +111,21 @@ class ClassObjective:
 
     @torch.inference_mode()
     def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
-        # other folders may hold fewer classes, which are numbered from 0 again
-        unknown = [name for name in source.label_names if name not in self._class_of]
-        if unknown or not source.label_names:
-            raise DataError(f"the held-out data have classes {unknown or 'none'} that the training data have not")
-        numbers = torch.tensor([self._class_of[name] for name in source.label_names])
+        # other folders may hold fewer classes, numbered from 0 again
+        numbers = torch.from_numpy(match_labels(source.label_names, self._classes))
         settings = LoaderSettings(batch_size=64, workers=self._config.data.workers)
         scores: list[Tensor] = []
         labels: list[Tensor] = []
         for batch in one_pass(source, self._processor, settings):
             assert batch.pixels is not None
             known = batch.labels >= 0
-            scores.append(self._logits(model.eval(), batch.pixels[known].to(self._device)).cpu())
+            scores.append(self._logits(model, batch.pixels[known].to(self._device)).cpu())
             labels.append(numbers[batch.labels[known]])
         return classification(torch.cat(scores).numpy(), torch.cat(labels).numpy())
 
     def _logits(self, model: nn.Module, pixels: Tensor) -> Float[Tensor, "batch classes"]:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             return model(self._processor.image_processor.normalize(pixels)).logits.float()
+
+
+Objective = PairObjective | ClassObjective

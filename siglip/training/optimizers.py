@@ -1,4 +1,4 @@
-"""named parameters and an OptimizerConfig -> an optimizer over groups that differ in learning rate and weight decay.
+"""named parameters and an OptimizerSpec -> an optimizer over groups that differ in learning rate and weight decay.
 
 Weight decay is torch's: each update takes lr * weight_decay * parameter away. The paper's code does not multiply its
 decay by the learning rate, so its 1e-4 at learning rate 1e-3 is 0.1 here. Only kernels decay: neither biases and
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from siglip.training.config import OptimizerConfig
+from siglip.training.config import OptimizerSpec
 
 Tower = Literal["image", "text", "logit", "head"]
 
@@ -34,7 +34,7 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not name.endswith(_NO_KERNEL)
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerSpec) -> list[dict[str, Any]]:
     """Trainable parameters by tower and decay; each group carries its `name`, `lr`, `base_lr` and `weight_decay`."""
     multiplier = {"image": config.image_lr_multiplier, "text": config.text_lr_multiplier}
     decay = {"image": config.image_weight_decay, "text": config.text_weight_decay}
@@ -61,11 +61,12 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: Optimize
     return list(groups.values())
 
 
-def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerSpec) -> torch.optim.Optimizer:
     """The optimizer of the recipe: "adamw", "adafactor" or "lion"."""
     groups = parameter_groups(named, config)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8)
+        # fused: one pass over each tensor, on the CPU too
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
     if config.name == "adafactor":
         return Adafactor(groups, lr=config.lr, beta1=config.beta1, beta2_cap=config.beta2)
     return Lion(groups, lr=config.lr, betas=(config.beta1, config.beta2))
@@ -93,7 +94,9 @@ class Lion(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"]
                 direction = torch.lerp(parameter.grad, momentum, beta1).sign_()
                 momentum.lerp_(parameter.grad, 1.0 - beta2)
                 parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
@@ -122,8 +125,8 @@ class Adafactor(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     _start_adafactor(state, parameter)
-                decay = min(group["beta2_cap"], 1.0 - (float(state["step"]) + 1.0) ** -0.8)
                 state["step"] += 1
+                decay = (1.0 - state["step"] ** -0.8).clamp_(max=group["beta2_cap"])
                 update = _normalised(parameter.grad.float(), state, decay)
                 momentum = update.lerp(state["momentum"].float(), group["beta1"])
                 state["momentum"].copy_(momentum)
@@ -140,7 +143,7 @@ def _factored_axes(shape: torch.Size) -> tuple[int, int] | None:
 
 
 def _start_adafactor(state: dict[str, Any], parameter: Tensor) -> None:
-    state["step"] = torch.zeros((), dtype=torch.float32)
+    state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
     state["momentum"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
     axes = _factored_axes(parameter.shape)
     full = torch.zeros_like(parameter, dtype=torch.float32)
@@ -150,7 +153,7 @@ def _start_adafactor(state: dict[str, Any], parameter: Tensor) -> None:
         state["rows"], state["columns"] = full.mean(dim=axes[1]), full.mean(dim=axes[0])
 
 
-def _normalised(gradient: Tensor, state: dict[str, Any], decay: float) -> Tensor:
+def _normalised(gradient: Tensor, state: dict[str, Any], decay: Tensor) -> Tensor:
     """The gradient over the root of its running second moment, which is updated."""
     square = gradient.square() + 1e-30
     axes = _factored_axes(gradient.shape)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -26,33 +27,41 @@ class Reporter:
     def __init__(self, folder: Path, *, start: int, config: TrainConfig) -> None:
         self._path = folder / "metrics.jsonl"
         self._steps, self._batch_size, self._log_every = config.steps, config.batch_size, config.log_every
-        self._first, self._began = start, time.monotonic()
+        self._start = self._written = start
+        self._began = self._written_at = time.monotonic()
         self._lines = _lines_before(self._path, start)
         write_text(self._path, "".join(line + "\n" for line in self._lines))
         self._bar = tqdm(
             total=config.steps, initial=start, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         )
-        self._writers = _installed_writers(folder)
+        self._writers = _installed_writers(folder, start)
 
-    def step(self, step: int, numbers: Numbers) -> None:
-        """Numbers of one finished update; written every `log_every` steps, and at the first and last."""
+    def due(self, step: int) -> bool:
+        """Whether numbers of this step are written: every `log_every` steps, and the first and last."""
+        return step % self._log_every == 0 or step in (self._start + 1, self._steps)
+
+    def step(self, step: int, numbers: Numbers, held_out: Numbers) -> None:
+        """Numbers of one finished update, written where it is due, and of held-out data, written always.
+
+        The `seconds` that held-out data took do not count against the speed of training.
+        """
         self._bar.update(step - self._bar.n)
-        if step % self._log_every and step not in (self._first + 1, self._steps):
+        if not self.due(step) and not held_out:
             return
-        pairs_per_s = (step - self._first) * self._batch_size / (time.monotonic() - self._began)
+        now = time.monotonic()
+        busy_s = now - self._written_at - held_out.get("seconds", 0.0)
+        pairs_per_s = (step - self._written) * self._batch_size / busy_s
+        self._written, self._written_at = step, now
         numbers = {**numbers, "pairs_per_s": pairs_per_s}
+        found = {f"held_out/{name}": value for name, value in held_out.items()}
         self._bar.set_postfix_str(_line(numbers))
-        if self._bar.disable:
-            left_s = (self._steps - step) * self._batch_size / pairs_per_s
-            print(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left", file=sys.stderr, flush=True)
-        self._write(step, numbers)
-
-    def evaluation(self, step: int, numbers: Numbers) -> None:
-        """Numbers of the held-out data."""
-        numbers = {f"held_out/{name}": value for name, value in numbers.items()}
         with tqdm.external_write_mode(file=sys.stderr):
-            print(f"step {step}  {_line(numbers)}", file=sys.stderr, flush=True)
-        self._write(step, numbers)
+            if self._bar.disable:
+                left_s = (self._steps - step) * (now - self._began) / (step - self._start)
+                print(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left", file=sys.stderr)
+            if found:
+                print(f"step {step}  {_line(found)}", file=sys.stderr)
+        self._write(step, {**numbers, **found})
 
     def close(self) -> None:
         """End the progress bar and draw metrics.png, if matplotlib is installed."""
@@ -113,10 +122,11 @@ def _duration(seconds: float) -> str:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        # what an interrupted run wrote after the step it goes on from is not shown
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, numbers: Numbers) -> None:
         for name, value in numbers.items():
@@ -138,13 +148,11 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
-def _installed_writers(folder: Path) -> "list[_TensorBoard | _WeightsAndBiases]":
+def _installed_writers(folder: Path, start: int) -> "list[_TensorBoard | _WeightsAndBiases]":
     """TensorBoard if it is installed; W&B only if its key is set as well: nothing leaves this machine unasked."""
-    import os
-
     writers: list[_TensorBoard | _WeightsAndBiases] = []
     if importlib.util.find_spec("tensorboard") is not None:
-        writers.append(_TensorBoard(folder))
+        writers.append(_TensorBoard(folder, start))
     if importlib.util.find_spec("wandb") is not None and os.environ.get("WANDB_API_KEY"):
         writers.append(_WeightsAndBiases(folder))
     return writers

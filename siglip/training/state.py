@@ -1,15 +1,15 @@
 """A run's checkpoints: tensors and facts <-> `checkpoints/step-00000500/{state.safetensors,state.json}`.
 
-A folder is written under a temporary name, flushed and renamed, so what is there is whole. Writing happens in a thread
-from copies; at most one is under way. No pickle.
+A folder is written under a temporary name, flushed and renamed, so what is there is whole. Writing happens in a thread;
+at most one is under way. Tensors are written whole, so a run may go on with another number of processes. No pickle.
 """
 
 import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from siglip.distributed import rank
 from siglip.errors import CheckpointError
 from siglip.files import flush, write_text
 
@@ -26,12 +27,17 @@ _PREFIX = "step-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
-    """All a run needs to go on: tensors by name, and small facts. `score` ranks checkpoints; higher is better."""
+    """All a run needs to go on: tensors by name, and small facts.
+
+    `position` is the loader's. `config` is the resolved configuration as JSON. `score` ranks checkpoints, higher is
+    better; None: nobody looked.
+    """
 
     step: int
     tensors: Mapping[str, Tensor]
-    score: float | None = None
+    position: Mapping[str, int] = field(default_factory=dict[str, int])
     config: str = ""
+    score: float | None = None
 
 
 class CheckpointFolder:
@@ -44,10 +50,9 @@ class CheckpointFolder:
         self._failure: BaseException | None = None
 
     def save(self, state: RunState, *, wait: bool = False) -> None:
-        """Write in the background what was copied before this returns; raises what an earlier write raised."""
+        """Write in the background; the tensors are not to be changed any more. Raises what an earlier write raised."""
         self.wait()
-        copies = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
-        self._writer = threading.Thread(target=self._write, args=(state, copies), name="checkpoint")
+        self._writer = threading.Thread(target=self._write, args=(state,), name="checkpoint")
         self._writer.start()
         if wait:
             self.wait()
@@ -63,15 +68,16 @@ class CheckpointFolder:
 
     def latest(self) -> RunState | None:
         """The newest complete checkpoint, or None if there is none; raises CheckpointError if it cannot be read."""
-        steps = self._steps()
+        steps = self.steps()
         return self._read(steps[-1]) if steps else None
 
     def best_step(self) -> int | None:
         """The step with the highest score, the newest among equals."""
-        scored = [(score, step) for step in self._steps() if (score := self._facts(step).get("score")) is not None]
+        scored = [(score, step) for step in self.steps() if (score := self._facts(step).get("score")) is not None]
         return max(scored)[1] if scored else None
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
+        """The steps there are complete checkpoints of, in order."""
         names = [path.name for path in self._folder.glob(f"{_PREFIX}*") if path.is_dir()]
         return sorted(int(name.removeprefix(_PREFIX)) for name in names if name.removeprefix(_PREFIX).isdigit())
 
@@ -83,78 +89,73 @@ class CheckpointFolder:
 
     def _read(self, step: int) -> RunState:
         try:
-            tensors = load_file(self._path(step) / "state.safetensors")
-            facts = self._facts(step)
+            return RunState(tensors=load_file(self._path(step) / "state.safetensors"), **self._facts(step))
         except Exception as error:
             raise CheckpointError(
                 f"{self._path(step)} cannot be read ({error}); remove it to resume earlier"
             ) from error
-        return RunState(step=step, tensors=tensors, score=facts["score"], config=facts["config"])
 
-    def _write(self, state: RunState, tensors: dict[str, Tensor]) -> None:
+    def _write(self, state: RunState) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             temporary = self._folder / f".{_PREFIX}{state.step:08d}.{os.getpid()}.tmp"
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            save_file(tensors, temporary / "state.safetensors")
+            save_file(dict(state.tensors), temporary / "state.safetensors")
             flush(temporary / "state.safetensors")
-            facts = {"step": state.step, "score": state.score, "config": state.config}
-            write_text(temporary / "state.json", json.dumps(facts))
-            if self._path(state.step).exists():
-                shutil.rmtree(self._path(state.step))
-            temporary.rename(self._path(state.step))
-            flush(self._folder)
+            names = ("step", "position", "config", "score")
+            write_text(temporary / "state.json", json.dumps({name: getattr(state, name) for name in names}))
+            if not self._path(state.step).exists():
+                temporary.rename(self._path(state.step))
+                flush(self._folder)
             self._prune()
         except BaseException as error:
             self._failure = error
 
     def _prune(self) -> None:
         best = self.best_step()
-        for step in self._steps()[: -self._keep]:
+        for step in self.steps()[: -self._keep]:
             if step != best:
                 # out of sight first, so that a crash leaves no half checkpoint under a valid name
-                rubbish = self._path(step).rename(self._folder / f".{_PREFIX}{step:08d}.old")
-                shutil.rmtree(rubbish, ignore_errors=True)
+                self._path(step).rename(self._folder / f".{_PREFIX}{step:08d}.old")
         for rubbish in self._folder.glob(f".{_PREFIX}*"):
             shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def gather_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
+    model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Whole tensors of weights, optimizer and average, by name; every process must call this."""
-    tensors = {f"model/{name}": whole(parameter) for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = whole(torch.as_tensor(value))
-    for name, value in (average or {}).items():
-        tensors[f"average/{name}"] = whole(value)
-    return tensors
+    """Copies on the CPU of weights, optimizer and average, whole and by name; every process must call this.
+
+    The first process gets them, the others an empty dictionary.
+    """
+    copies: dict[str, Tensor] = {}
+    for name, tensor in _state(model, optimizer, average):
+        # one after the other: sharded tensors must not all be whole on the device at the same time
+        together = whole(tensor.detach())
+        if rank() == 0:
+            copies[name] = together.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return copies
 
 
 @torch.no_grad()
 def scatter_state(
-    tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: Mapping[str, Tensor] | None,
+    tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> None:
     """Put back what `gather_state` collected; raises CheckpointError if the run's model has another shape."""
     named = dict(model.named_parameters())
-    for name, parameter in named.items():
-        saved = tensors.get(f"model/{name}")
-        if saved is None or saved.shape != parameter.shape:
-            raise CheckpointError(
-                f"the checkpoint does not fit the model at {name}; resume with the recipe it began with"
-            )
-        parameter.copy_(_like(saved, parameter))
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
-            name, state_name = key.removeprefix("optimizer/").rsplit("/", 1)
-            optimizer.state[named[name]][state_name] = _like(value.clone(), named[name])
-    for name, value in (average or {}).items():
-        value.copy_(_like(tensors[f"average/{name}"], value))
+            name, part = key.removeprefix("optimizer/").rsplit("/", 1)
+            if name in named:
+                optimizer.state[named[name]][part] = _like(value.clone(), named[name])
+    # only now, since the optimizer's own tensors were made above
+    for key, target in _state(model, optimizer, average):
+        saved = tensors.get(key)
+        if saved is None or saved.shape != target.shape:
+            raise CheckpointError(f"the checkpoint does not fit the run at {key}; resume with the recipe it began with")
+        if not key.startswith("optimizer/"):
+            target.copy_(_like(saved, target))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -162,8 +163,19 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def _state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        yield f"model/{name}", parameter
+        for key, value in optimizer.state.get(parameter, {}).items():
+            yield f"optimizer/{name}/{key}", value
+    for name, value in average.items():
+        yield f"average/{name}", value
+
+
 def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor as the parameter is kept: on its device, and cut as it is cut."""
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
         return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return tensor.to(parameter.device) if tensor.ndim else tensor
+    return tensor.to(parameter.device)

@@ -1,10 +1,11 @@
 """A batch -> unit embeddings of both towers, in one process or many, with a locked image tower's vectors looked up."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from siglip.distributed import world_size
+from siglip.errors import ConfigError
 from siglip.model import SiglipModel
 from siglip.processing import SiglipImageProcessor
 from siglip.training.config import TrainConfig
@@ -36,38 +38,62 @@ class Towers(nn.Module):
         super().__init__()
         self.vision_model = model.vision_model
         self.text_model = model.text_model
-        # not assigned as a module: its parameters t and b are averaged by hand
-        self._features: Callable[[Tensor], Tensor] = model.get_image_features
+        # not the model as a part of this one: its t and b are averaged by hand
+        self._image_features, self._text_features = model.get_image_features, model.get_text_features
         self._normalize = images.normalize
         self._half = precision == "bfloat16"
+        self._locked = not any(parameter.requires_grad for parameter in model.vision_model.parameters())
 
     def forward(self, rows: Rows) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
         """Unit vectors of pictures and texts, float32 whatever the towers run in."""
         with torch.autocast(rows.input_ids.device.type, torch.bfloat16, enabled=self._half):
-            images = self._features(self._normalize(rows.images)) if rows.images.ndim == 4 else rows.images
-            texts = self.text_model(rows.input_ids).pooler_output
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._locked):
+                is_vectors = rows.images.ndim == 2
+                images = rows.images if is_vectors else self._image_features(self._normalize(rows.images))
+            texts = self._text_features(rows.input_ids)
         return F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+
+    def train(self, mode: bool = True) -> "Towers":
+        """As every module; a locked image tower stays as it is used, without dropout."""
+        super().train(mode)
+        if self._locked:
+            self.vision_model.eval()
+        return self
 
 
 def spread(module: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
-    """The module on `device`, over all processes: replicated (DDP), or sharded layer by layer (FSDP2)."""
+    """The module on `device`, over all processes: replicated (DDP), or sharded layer by layer (FSDP2).
+
+    Raises ConfigError where the configuration cannot be spread over these processes.
+    """
     module.to(device)
     if config.compile:
         module.compile()
     if config.sharding == "fsdp":
-        mesh = init_device_mesh(device.type, (world_size(),))
-        for layer in _layers(module):
-            fully_shard(layer, mesh=mesh)
-        fully_shard(module, mesh=mesh)
-        return module
+        return _sharded(module, config, device)
     if world_size() > 1 and any(parameter.requires_grad for parameter in module.parameters()):
         return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
     return module
 
 
 def hold_back(module: nn.Module) -> AbstractContextManager[object]:
-    """Gradients inside the block stay on this process."""
+    """Gradients inside the block stay on this process; sharded ones have no room for that and are exchanged."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+def _sharded(module: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
+    if not dist.is_initialized():
+        raise ConfigError("sharding='fsdp' is for the processes of torchrun; start with it, or set sharding=replicate")
+    if config.batch_size % world_size():
+        # every process must go through its layers equally often, since they meet at each
+        raise ConfigError(
+            f"sharding='fsdp' needs equal shares, got batch_size={config.batch_size} for {world_size()} processes"
+        )
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for layer in _layers(module):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:

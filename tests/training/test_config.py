@@ -5,7 +5,7 @@ import pytest
 from siglip.config import SiglipConfig
 from siglip.data import Augment
 from siglip.errors import ConfigError
-from siglip.training.config import DataSpec, ModelSpec, OptimizerConfig, TrainConfig
+from siglip.training.config import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
 
 
 def base() -> TrainConfig:
@@ -16,7 +16,7 @@ def test_a_configuration_survives_its_own_json(tiny_config: SiglipConfig) -> Non
     config = TrainConfig(
         model=ModelSpec(config=tiny_config, preparation="nano", initial_bias=-5.5),
         data=DataSpec(train="a", held_out="b", augment=Augment(crop_area=0.5, flip=0.5)),
-        optimizer=OptimizerConfig(name="lion", clip_norm=None),
+        optimizer=OptimizerSpec(name="lion", clip_norm=None),
     )
     assert TrainConfig.from_json(config.to_json()) == config
 
@@ -34,7 +34,7 @@ def test_values_are_set_by_their_path() -> None:
             "ema": "0.99",
         }
     )
-    assert config.optimizer == OptimizerConfig(lr=3e-4, name="lion", clip_norm=None)
+    assert config.optimizer == OptimizerSpec(lr=3e-4, name="lion", clip_norm=None)
     assert config.data == DataSpec(train="data", held_out="other/place", augment=Augment(flip=0.5))
     assert (config.steps, config.compile, config.ema) == (20, True, 0.99)
 

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from siglip.errors import ConfigError
 from siglip.model import SiglipModel
-from siglip.training.config import OptimizerConfig
+from siglip.training.config import OptimizerSpec
 from siglip.training.optimizers import Adafactor, Lion, make_optimizer, parameter_groups, set_learning_rate
 from siglip.training.schedule import learning_rate_factor
 
 
 def test_only_kernels_decay(tiny_model: SiglipModel) -> None:
-    groups = parameter_groups(tiny_model.named_parameters(), OptimizerConfig(weight_decay=0.1))
+    groups = parameter_groups(tiny_model.named_parameters(), OptimizerSpec(weight_decay=0.1))
     names = {id(parameter): name for name, parameter in tiny_model.named_parameters()}
     decayed = {names[id(p)] for group in groups if group["weight_decay"] > 0 for p in group["params"]}
     rest = {names[id(p)] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
@@ -35,7 +35,7 @@ def test_only_kernels_decay(tiny_model: SiglipModel) -> None:
 
 
 def test_towers_have_their_own_learning_rate_and_decay(tiny_model: SiglipModel) -> None:
-    config = OptimizerConfig(lr=1.0, image_lr_multiplier=0.1, image_weight_decay=0.0, logit_lr_multiplier=10.0)
+    config = OptimizerSpec(lr=1.0, image_lr_multiplier=0.1, image_weight_decay=0.0, logit_lr_multiplier=10.0)
     groups = {group["name"]: group for group in parameter_groups(tiny_model.named_parameters(), config)}
     assert groups["image kernels"]["lr"] == pytest.approx(0.1)
     assert groups["image kernels"]["weight_decay"] == 0.0
@@ -48,7 +48,7 @@ def test_towers_have_their_own_learning_rate_and_decay(tiny_model: SiglipModel) 
 
 def test_frozen_parameters_are_in_no_group(tiny_model: SiglipModel) -> None:
     tiny_model.vision_model.requires_grad_(False)
-    names = {group["name"] for group in parameter_groups(tiny_model.named_parameters(), OptimizerConfig())}
+    names = {group["name"] for group in parameter_groups(tiny_model.named_parameters(), OptimizerSpec())}
     assert names == {"text kernels", "text rest", "logit rest"}
 
 
@@ -56,7 +56,7 @@ def test_adamw_takes_lr_times_decay_away_as_the_mapping_says(tiny_model: SiglipM
     """A zero gradient leaves only the decay: w * (1 - lr * wd)."""
     weight = tiny_model.text_model.head.weight
     before = weight.detach().clone()
-    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerConfig(lr=1e-3, weight_decay=0.1))
+    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerSpec(lr=1e-3, weight_decay=0.1))
     weight.grad = torch.zeros_like(weight)
     optimizer.step()
     torch.testing.assert_close(weight.detach(), before * (1 - 1e-4))

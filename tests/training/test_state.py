@@ -8,7 +8,7 @@ from torch import nn
 
 from siglip.errors import CheckpointError
 from siglip.model import SiglipModel
-from siglip.training.config import OptimizerConfig
+from siglip.training.config import OptimizerSpec
 from siglip.training.optimizers import make_optimizer
 from siglip.training.state import CheckpointFolder, RunState, gather_state, scatter_state
 
@@ -33,15 +33,36 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert latest.tensors["x"].tolist() == [5.0, 5.0]
 
 
-def test_what_is_saved_is_the_moment_of_the_call(tmp_path: Path) -> None:
+def test_what_is_gathered_is_the_moment_of_the_call(tiny_model: SiglipModel) -> None:
+    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerSpec())
+    for parameter in tiny_model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    average = {"x": torch.zeros(3)}
+    gathered = gather_state(tiny_model, optimizer, average)
+    before = {name: tensor.clone() for name, tensor in gathered.items()}
+    optimizer.step()
+    average["x"].fill_(1.0)
+    for name, tensor in gathered.items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_step_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    """Its bytes would be the same, and replacing a folder takes two renames, between which there is none."""
     checkpoints = CheckpointFolder(tmp_path, keep=1)
-    tensor = torch.zeros(1000)
-    checkpoints.save(RunState(step=1, tensors={"x": tensor}))
-    tensor.fill_(1.0)
-    checkpoints.wait()
-    latest = checkpoints.latest()
-    assert latest is not None
-    assert latest.tensors["x"].eq(0).all()
+    checkpoints.save(state(1), wait=True)
+    inode = (tmp_path / "step-00000001" / "state.safetensors").stat().st_ino
+    checkpoints.save(state(1), wait=True)
+    assert (tmp_path / "step-00000001" / "state.safetensors").stat().st_ino == inode
+    assert steps_in(tmp_path) == ["step-00000001"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path, keep=1)
+    checkpoints.save(state(1), wait=True)
+    (tmp_path / "step-00000001" / "state.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"step-00000001 cannot be read .* remove it"):
+        checkpoints.latest()
 
 
 def test_half_written_folders_are_not_seen_and_are_cleaned(tmp_path: Path) -> None:
@@ -62,7 +83,7 @@ def test_a_write_that_fails_is_reported_at_the_next_call(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "lion"])
 def test_model_optimizer_and_average_come_back_bit_for_bit(tiny_model: SiglipModel, tmp_path: Path, name: str) -> None:
-    config = OptimizerConfig(name=name, lr=0.01)  # type: ignore[arg-type]
+    config = OptimizerSpec(name=name, lr=0.01)  # type: ignore[arg-type]
     optimizer = make_optimizer(tiny_model.named_parameters(), config)
 
     def update(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -90,6 +111,6 @@ def test_model_optimizer_and_average_come_back_bit_for_bit(tiny_model: SiglipMod
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_model: SiglipModel) -> None:
-    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerConfig())
+    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerSpec())
     with pytest.raises(CheckpointError, match="resume with the recipe"):
-        scatter_state({}, tiny_model, optimizer, None)
+        scatter_state({}, tiny_model, optimizer, {})

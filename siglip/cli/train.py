@@ -1,0 +1,81 @@
+"""Train a model as a recipe says, and export it.
+
+RECIPE.py is a Python file with a function recipe() that returns a TrainConfig,
+as those in the folder recipes. --set changes its values, by their path.
+--dry-run shows what would be done and what it would cost, and writes nothing.
+
+A run keeps its state in DIR. Ctrl-C and SIGTERM finish the step and save. With
+--resume it goes on from the newest checkpoint, or begins if there is none, and
+ends with the very weights of a run that was never stopped. The trained model is
+in DIR/export. For several devices: torchrun -m siglip train RECIPE.py ...
+
+for example:
+  siglip train recipes/nano.py --set data.train=shards --dry-run
+  siglip train recipes/nano.py --set data.train=shards steps=900 --out first
+  siglip train my_recipe.py --out second --resume
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from siglip.cli import inputs, output
+from siglip.errors import ConfigError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "siglip train RECIPE.py [--set KEY=VALUE ...] [--out DIR] [options]"
+    parser.add_argument("recipe", metavar="RECIPE.py", type=Path, help="the file with recipe()")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=_assignment,
+        help="values to replace, such as optimizer.lr=3e-4; none, true and false are understood",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default: runs/RECIPE)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    how.add_argument("--dry-run", action="store_true", help="print configuration, parameters, memory and time")
+    output.add_form_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    assignments = _once(arguments.set)
+    if not arguments.recipe.is_file():
+        raise ConfigError(f"{arguments.recipe} is no file; give the path of a recipe, such as recipes/nano.py")
+    out = arguments.out or Path("runs") / arguments.recipe.stem
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; a run needs a folder, choose another one with --out")
+    from siglip.training import Stopped, load_recipe, train
+
+    config = load_recipe(arguments.recipe).with_overrides(assignments)
+    if arguments.dry_run:
+        from siglip.training.estimate import estimate
+
+        output.print_record(output.form_of(arguments), estimate(config))
+        return 0
+    try:
+        folder = train(config, out, resume=arguments.resume)
+    except Stopped as stopped:
+        print(f"siglip: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    output.print_record(output.form_of(arguments), {"export": str(folder)})
+    return 0
+
+
+def _assignment(word: str) -> tuple[str, str]:
+    key, sign, value = word.partition("=")
+    if not sign or not key:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {word!r}; the recipe comes before --set")
+    return key, value
+
+
+def _once(assignments: list[tuple[str, str]]) -> dict[str, str]:
+    keys = [key for key, _ in assignments]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise inputs.UsageError(f"--set gives {key} twice; give it once")
+    return dict(assignments)

@@ -5,6 +5,7 @@ head. Written with the prefix, blocks one by one. Names and shapes are those of 
 models/proj/image_text/ in github.com/google-research/big_vision.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -204,22 +205,20 @@ def _dense(theirs: str, ours: str) -> Iterator[Rule]:
 
 def _into_heads(num_heads: int) -> tuple[Layout, Layout]:
     """Kernel [in, heads, head width] and bias [heads, head width]."""
-
-    def split_kernel(weight: Tensor) -> Tensor:
-        return weight.T.unflatten(1, (num_heads, -1))
-
-    def split_bias(bias: Tensor) -> Tensor:
-        return bias.unflatten(0, (num_heads, -1))
-
-    kernel = Layout(lambda kernel: kernel.flatten(1).T, split_kernel)
-    return kernel, Layout(lambda bias: bias.flatten(), split_bias)
+    kernel = Layout(lambda kernel: kernel.flatten(1).T, functools.partial(_split_transposed, num_heads, 1))
+    return kernel, Layout(lambda bias: bias.flatten(), functools.partial(_split, num_heads, 0))
 
 
 def _out_of_heads(theirs: str, ours: str, num_heads: int) -> Iterator[Rule]:
     """Kernel [heads, head width, out]."""
-
-    def split(weight: Tensor) -> Tensor:
-        return weight.T.unflatten(0, (num_heads, -1))
-
-    yield Rule(f"{theirs}/kernel", f"{ours}.weight", layout=Layout(lambda kernel: kernel.flatten(0, 1).T, split))
+    layout = Layout(lambda kernel: kernel.flatten(0, 1).T, functools.partial(_split_transposed, num_heads, 0))
+    yield Rule(f"{theirs}/kernel", f"{ours}.weight", layout=layout)
     yield Rule(f"{theirs}/bias", f"{ours}.bias")
+
+
+def _split(num_heads: int, axis: int, tensor: Tensor) -> Tensor:
+    return tensor.unflatten(axis, (num_heads, -1))
+
+
+def _split_transposed(num_heads: int, axis: int, weight: Tensor) -> Tensor:
+    return _split(num_heads, axis, weight.T)

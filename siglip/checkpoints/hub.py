@@ -23,7 +23,7 @@ PREPARATION_FILES = (
 )
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors", "open_clip_model.safetensors")
 # fetched only where there is none of the above, since many repositories hold the same weights twice
-_OTHER_WEIGHTS = ("open_clip_pytorch_model.bin", "*.npz")
+_OTHER_WEIGHTS = ("open_clip_pytorch_model.bin", "*.npz", "preprocessor_config.json", "processor_config.json")
 MODEL_FILES = (*CONFIG_FILES, *_WEIGHTS)
 
 
@@ -40,7 +40,7 @@ def resolve(
     if name == BUILT_IN:
         return Path(__file__).parents[1] / "assets" / BUILT_IN
     path = Path(source).expanduser()
-    if path.exists():
+    if name and path.exists():
         settle(path if path.is_dir() else path.parent)
         return path
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or path.suffix in (".npz", ".safetensors", ".bin"):

@@ -35,7 +35,7 @@ _DTYPES = {
 }
 _FLOAT32 = ("logit_scale", "logit_bias")
 # converted tensors leave pages of the file behind, which are let go of each time so many bytes have been converted
-_RELEASE_BYTES = 16 * 2**20
+_RELEASE_BYTES = 4 * 2**20
 
 
 def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -> _Kind:
@@ -43,6 +43,9 @@ def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -
     path = resolve(source, files=CONFIG_FILES, **hub)
     if not issubclass(kind, SiglipConfig):
         raise ConfigError(f"a checkpoint's configuration is a SiglipConfig, got {kind.__name__}; take one tower of it")
+    if not _layouts(path):
+        # the configuration of an .npz file is in its shapes
+        path = resolve(source, files=MODEL_FILES, **hub)
     return layout_of(path).read_config(path)
 
 
@@ -110,13 +113,13 @@ def build_empty(kind: type, config: object) -> Any:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leaves out drawing from the normal distribution, which without memory loads an algebra library: seconds."""
+    """Leaves out the drawing of initial values, which without memory loads an algebra library first: seconds."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 

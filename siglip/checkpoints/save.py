@@ -1,7 +1,7 @@
 """Models and processors -> files, and one layout -> another; a crash at any moment leaves the previous state."""
 
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -45,14 +45,10 @@ def save_processing(processing: PretrainedProcessing, folder: StrPath) -> None:
             preparation.write_tokenizer(staging, tokenizer)
 
 
-def convert(
-    source: StrPath,
-    destination: StrPath,
-    to: Literal["huggingface", "big_vision", "open_clip"],
-    **hub: Unpack[HubOptions],
-) -> Path:
+def convert(source: StrPath, destination: StrPath, to: str, **hub: Unpack[HubOptions]) -> Path:
     """Write the checkpoint of a whole model into the folder `destination` in another layout; returns the folder.
 
+    `to` is "huggingface", "big_vision" or "open_clip".
     Numbers stay bit for bit what they are, in the dtype they have. The files of the preparation are written beside
     the weights; a source without vocabulary gives a destination without. Raises CheckpointError if `destination` holds
     a checkpoint of another layout, or if the layout cannot hold this model.

@@ -3,6 +3,7 @@
 Rules are written once, from a foreign layout to ours, and run in both directions; nothing is read before it is used.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +98,22 @@ def translate(rules: Iterable[Rule], tensors: Mapping[str, StoredTensor]) -> dic
 
 
 def _stacked(rules: list[Rule], tensors: Mapping[str, StoredTensor]) -> StoredTensor:
-    def build(fetch: Callable[[StoredTensor], Tensor]) -> Tensor:
-        parts = [rule.layout.to_ours(_cut(fetch(tensors[rule.source]), rule.source_rows)) for rule in rules]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    sources = [tensors[rule.source] for rule in rules]
+    # one number repeated has any shape; tensors without memory would load an algebra library first
+    outlines = _parts(rules, [torch.zeros(()).expand(source.shape) for source in sources])
+    shape = outlines[0].shape
+    if len(outlines) > 1:
+        shape = (sum(map(len, outlines)), *shape[1:])
+    return StoredTensor(tuple(shape), sources[0].dtype, functools.partial(_read, rules, sources))
 
-    shape = build(lambda tensor: torch.empty(tensor.shape, device="meta")).shape
-    return StoredTensor(tuple(shape), tensors[rules[0].source].dtype, lambda: build(lambda tensor: tensor.read()))
+
+def _read(rules: list[Rule], sources: list[StoredTensor]) -> Tensor:
+    parts = _parts(rules, [source.read() for source in sources])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _parts(rules: list[Rule], sources: list[Tensor]) -> list[Tensor]:
+    return [rule.layout.to_ours(_cut(source, rule.source_rows)) for rule, source in zip(rules, sources, strict=True)]
 
 
 def _cut(tensor: Tensor, rows: Rows) -> Tensor:

@@ -38,14 +38,16 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
+    """`--model`, unless it is `named` by words without an option, and how to run it."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        default="nano",
-        help="nano (built in), a folder, or a hub name such as google/siglip2-base-patch16-256; "
-        "see `siglip models` (default: nano)",
-    )
+    if not named:
+        group.add_argument(
+            "--model",
+            default="nano",
+            help="nano (built in), a folder, or a hub name such as google/siglip2-base-patch16-256; "
+            "see `siglip models` (default: nano)",
+        )
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first GPU, else the CPU)")
     group.add_argument(
         "--dtype",
@@ -120,13 +122,14 @@ def image_names(words: Sequence[str]) -> tuple[list[str], list[Failed]]:
     return names, failed
 
 
-def load_embedder(arguments: argparse.Namespace) -> "Embedder":
-    """The embedder of `--model`; a name that cannot be one is refused before torch is loaded."""
-    check_model_name(arguments.model)
+def load_embedder(arguments: argparse.Namespace, model: str | None = None) -> "Embedder":
+    """The embedder of `model` (None: of `--model`); a name that cannot be one is refused before torch is loaded."""
+    name: str = model or arguments.model
+    check_model_name(name)
     from siglip.embedder import Embedder
 
     return Embedder.from_pretrained(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch_size
+        name, device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch_size
     )
 
 

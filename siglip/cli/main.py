@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",
     "data": "look at training data, or pack it into shards",
+    "evaluate": "tell how good models are on data with known answers",
     "train": "train a model as a recipe says, and export it",
 }
 

@@ -61,7 +61,7 @@ def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np
     such as ImageNet's folders n01440764 ..., unless that gives a class another class's name. Raises DataError for
     names that fit in none of these ways.
     """
-    theirs, ours = [_plain(name) for name in label_names], [_plain(name) for name in classes]
+    theirs, ours = [plain_name(name) for name in label_names], [plain_name(name) for name in classes]
     place = {name: number for number, name in reversed(list(enumerate(ours)))}
     in_order = np.arange(len(theirs))
     if theirs == ours:
@@ -81,7 +81,8 @@ def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np
     )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """What two names of a class are compared by."""
     return name.replace("_", " ").strip().casefold()
 
 

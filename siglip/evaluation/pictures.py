@@ -39,15 +39,19 @@ class Pictures:
             raise DataError("no picture has a class; this task needs class folders, or a label column or .cls entry")
         return self.at(known)
 
+    def renumbered(self, numbers: Int64[np.ndarray, " labels"]) -> "Pictures":
+        """With label i replaced by `numbers[i]`, as `match_labels` gives them."""
+        return replace(self, labels=np.where(self.labels >= 0, numbers[self.labels], -1))
+
     def at(self, rows: Int64[np.ndarray, " rows"]) -> "Pictures":
         """Some of them."""
-        return Pictures(
+        return replace(
+            self,
             vectors=self.vectors[rows],
             indices=self.indices[rows],
             names=tuple(self.names[row] for row in rows),
             captions=tuple(self.captions[row] for row in rows),
             labels=self.labels[rows],
-            broken=self.broken,
         )
 
 

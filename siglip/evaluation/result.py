@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +11,8 @@ from siglip.evaluation.pictures import Pictures
 Setting = str | int | float | list[str]
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Answer:
     """A caption or class, and the model's score for it with the picture."""
 
     text: str

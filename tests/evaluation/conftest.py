@@ -16,6 +16,10 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="session")
 def embedder() -> Embedder:
+    return tiny_embedder()
+
+
+def tiny_embedder() -> Embedder:
     tokenizer = SiglipTokenizer(ROOT / "siglip" / "assets" / "nano" / "spiece.model", TextSettings(context_length=8))
     processor = SiglipProcessor(SiglipImageProcessor(ImageSettings(image_size=16)), tokenizer)
     text = SiglipTextConfig(

@@ -19,8 +19,9 @@ $(VENV)/dev: $(BIN)/siglip
 	@touch $@
 
 demo: $(BIN)/siglip
-	$(BIN)/siglip classify samples --labels-file samples/labels.txt --top 3 --sheet $(DEMO)/sheet.png
-	$(BIN)/siglip score samples/penguin.png samples/bicycle.png samples/cat.jpg --texts "a penguin" "a bicycle" "a cat"
+	$(BIN)/siglip classify samples --labels-file samples/labels.txt --template "{}" --top 2 --sheet $(DEMO)/sheet.png
+	$(BIN)/siglip score samples/penguin.png samples/teddy_bear.png samples/bicycle.png samples/cat.jpg \
+		--texts penguin "teddy bear" bicycle cat
 	@echo "The pictures with their best labels: $(DEMO)/sheet.png"
 
 test: $(VENV)/dev

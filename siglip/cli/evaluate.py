@@ -7,10 +7,11 @@ zero-shot     name the class of each picture, by its name put into prompts:
 linear-probe  train one layer on the vectors of the pictures of --train
 k-shot        the same with K of them a class, mean over three draws
 
-SRC is a folder of pictures with captions beside them (a.jpg and a.txt), a folder
-with one folder of pictures for each class, a table (.csv, .tsv, .jsonl, .parquet),
-shards (.tar), or a folder that `datasets` saved; see docs/evaluation.md. With --out
-also a page to read, with the pictures of the worst mistakes, and all as JSON.
+SRC is a folder of pictures with captions beside them (a.jpg and a.txt), a
+folder with one folder of pictures for each class, a table (.csv, .tsv, .jsonl,
+.parquet), shards (.tar), or a folder that `datasets` saved; see
+docs/evaluation.md. With --out also a page to read, with the pictures of the
+worst mistakes, and all numbers as JSON.
 
 for example:
   siglip evaluate nano --task retrieval --data samples

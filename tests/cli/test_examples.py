@@ -30,18 +30,19 @@ def test_every_example_of_the_help_pages_runs(
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
     monkeypatch.chdir(tmp_path)
     runs: list[tuple[str, str, list[str]]] = []
-    for words in ([], ["classify"], ["score"], ["embed"], ["models"], ["info"], ["convert"]):
+    for words in ([], ["classify"], ["score"], ["embed"], ["models"], ["info"], ["convert"], ["evaluate"]):
         main([*words, "--help"])
         for example in _examples(capsys.readouterr().out):
             *before, command = [part for part in _parts(example) if part[0] != "grep"]
             stdin = subprocess.run(before[0], capture_output=True, text=True).stdout if before else ""
             assert command[0] == "siglip"
             runs.append((example, stdin, command[1:]))
-    assert len(runs) == 21
+    assert len(runs) == 24
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     result = subprocess.run([sys.executable, "-c", RUNNER, json.dumps(runs)], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
-    assert {"sheet.png", "pictures.npy", "photos.parquet", "nano-open-clip"} <= {path.name for path in Path().iterdir()}
+    made = {"sheet.png", "pictures.npy", "photos.parquet", "nano-open-clip", "report"}
+    assert made <= {path.name for path in Path().iterdir()}
 
 
 def _examples(page: str) -> list[str]:

@@ -30,8 +30,8 @@ def reject_unknown_keys(given: Mapping[str, Any], known: set[str], where: str) -
             raise ConfigError(f"{where} has no key {key!r}; {hint}")
 
 
-def _check_transformer(config: "SiglipTextConfig | SiglipVisionConfig", name: str) -> None:
-    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+def _check_tower(config: "SiglipTextConfig | SiglipVisionConfig", name: str, sizes: tuple[str, ...]) -> None:
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *sizes):
         value = getattr(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{name}.{key} must be a whole number >= 1, got {value!r}")
@@ -67,12 +67,7 @@ class SiglipTextConfig:
     text_use_head: bool = True
 
     def __post_init__(self) -> None:
-        _check_transformer(self, "SiglipTextConfig")
-        if self.vocab_size < 1 or self.max_position_embeddings < 1:
-            raise ConfigError(
-                "SiglipTextConfig needs vocab_size >= 1 and max_position_embeddings >= 1, "
-                f"got {self.vocab_size} and {self.max_position_embeddings}"
-            )
+        _check_tower(self, "SiglipTextConfig", ("vocab_size", "max_position_embeddings"))
         if not self.text_use_head and self.embedding_size != self.hidden_size:
             raise ConfigError(
                 f"without a head the text embedding is hidden_size={self.hidden_size} wide, "
@@ -102,11 +97,7 @@ class SiglipVisionConfig:
     vision_use_head: bool = True
 
     def __post_init__(self) -> None:
-        _check_transformer(self, "SiglipVisionConfig")
-        for key in ("image_size", "patch_size", "num_channels"):
-            value = getattr(self, key)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"SiglipVisionConfig.{key} must be a whole number >= 1, got {value!r}")
+        _check_tower(self, "SiglipVisionConfig", ("image_size", "patch_size", "num_channels"))
         if self.patch_size > self.image_size:
             raise ConfigError(f"patch_size ({self.patch_size}) is larger than image_size ({self.image_size})")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from siglip.checkpoints.tensors import Checkpoint, StoredTensor
 from siglip.config import SiglipConfig
-from siglip.errors import CheckpointError
+from siglip.errors import CheckpointError, SiglipError
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -36,9 +36,10 @@ def holds(path: Path) -> bool:
 
 def read_config(path: Path) -> SiglipConfig:
     """The configuration of both towers, of one of them (the other is the default's), or of a classifier."""
-    values = read_json((path if path.is_dir() else path.parent) / CONFIG)
-    tower = _TOWERS.get(values.get("model_type", ""))
-    return SiglipConfig.from_dict(values if tower is None else {f"{tower}_config": values})
+    file = (path if path.is_dir() else path.parent) / CONFIG
+    values = read_json(file)
+    tower = _TOWERS.get(str(values.get("model_type")))
+    return parse_config(values if tower is None else {f"{tower}_config": values}, file)
 
 
 def read(path: Path) -> Checkpoint:
@@ -46,7 +47,7 @@ def read(path: Path) -> Checkpoint:
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
     files = [SafetensorsFile(file) for file in ([path] if path.is_file() else _weight_files(folder))]
-    tower = _TOWERS.get(read_json(folder / CONFIG).get("model_type", ""))
+    tower = _TOWERS.get(str(read_json(folder / CONFIG).get("model_type")))
     prefix = "" if tower is None else f"{tower}_model."
     tensors = {
         name if name.startswith(prefix) else prefix + name: tensor
@@ -99,6 +100,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a JSON {type(values).__name__}, expected an object; get the file again")
     return values
+
+
+def parse_config(values: Any, file: Path) -> SiglipConfig:
+    """The configuration in the dictionary that `file` holds; raises CheckpointError if it is something else."""
+    try:
+        return SiglipConfig.from_dict(values)
+    except SiglipError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} is no configuration of SigLIP ({error}); get the file again") from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -163,7 +174,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _indexed(folder: Path) -> list[str]:
     weight_map: Any = read_json(folder / INDEX).get("weight_map")
-    names: list[Any] = list(dict.fromkeys(weight_map.values())) if isinstance(weight_map, dict) else [weight_map]
+    names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [weight_map]
     for name in names:
         # a path would let an index from elsewhere open any file of this machine
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -171,7 +182,7 @@ def _indexed(folder: Path) -> list[str]:
                 f"{folder / INDEX} points to {name!r}, expected a .safetensors file in the same folder; "
                 "get the index again from whoever made it"
             )
-    return sorted(names)
+    return sorted(set(names))
 
 
 def _drop_identity_head(tensors: dict[str, StoredTensor], path: Path) -> None:

@@ -4,9 +4,9 @@ import functools
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +18,23 @@ from siglip.errors import CheckpointError
 # numpy has no bfloat16; the original code stores it as two raw bytes
 _DTYPES = {"<f4": torch.float32, "<f2": torch.float16, "|V2": torch.bfloat16, "<f8": torch.float64}
 
+# what the libraries raise for damaged archives and headers, and for archives with a password
+_BROKEN = (OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+
 
 class NpzArray:
     """One array of an archive. Uncompressed it is read from its place in the file, compressed it is unpacked whole."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         with archive.open(member) as stream:
-            self.shape, self._fortran_order, self._dtype = _read_header(stream)
+            old = np.lib.format.read_magic(stream) == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+            self.shape, fortran_order, self._dtype = read_header(stream)
             header_bytes = stream.tell()
         self._path = path
         self._name = member.filename
-        in_place = member.compress_type == zipfile.ZIP_STORED and not self._fortran_order
+        self._data_bytes = member.file_size - header_bytes
+        in_place = member.compress_type == zipfile.ZIP_STORED and not fortran_order
         self._start = _data_start(archive, member) + header_bytes if in_place else None
 
     def stored(self) -> StoredTensor:
@@ -51,13 +57,21 @@ class NpzArray:
 
     @functools.cached_property
     def _unpacked(self) -> np.ndarray:
-        with zipfile.ZipFile(self._path) as archive, archive.open(self._name) as stream:
-            return np.ascontiguousarray(np.lib.format.read_array(stream, allow_pickle=False))
+        try:
+            with zipfile.ZipFile(self._path) as archive, archive.open(self._name) as stream:
+                return np.ascontiguousarray(np.lib.format.read_array(stream, allow_pickle=False))
+        except _BROKEN as error:
+            raise CheckpointError(f"{self._path}: {self._name} is broken ({error}); get the file again") from error
 
     def _torch_dtype(self) -> torch.dtype:
         if self._dtype.str not in _DTYPES:
             raise CheckpointError(
                 f"{self._path}: {self._name} holds {self._dtype} numbers, expected float32, float16 or bfloat16"
+            )
+        if self._data_bytes != math.prod(self.shape) * self._dtype.itemsize:
+            raise CheckpointError(
+                f"{self._path}: {self._name} has {self._data_bytes} bytes, which are not {list(self.shape)} numbers of "
+                f"{self._dtype}; get the file again"
             )
         return _DTYPES[self._dtype.str]
 
@@ -74,7 +88,7 @@ def read_npz(path: Path) -> dict[str, NpzArray]:
             return {
                 member.filename.removesuffix(".npy"): NpzArray(path, archive, member) for member in archive.infolist()
             }
-    except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise CheckpointError(f"{path} cannot be read as .npz ({error}); get the file again") from error
 
 
@@ -90,13 +104,6 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view("V2")
     return tensor.numpy()
-
-
-def _read_header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
 
 
 def _data_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:

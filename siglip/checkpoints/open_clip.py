@@ -5,7 +5,6 @@ the published shapes, and always our own configuration too, under the key "sigli
 open_clip runs some of these models with the erf form of GELU; they were trained with the tanh form, which we keep.
 """
 
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siglip.checkpoints.huggingface import SafetensorsFile, read_json, weight_files, write_json, write_safetensors
+from siglip.checkpoints.huggingface import (
+    SafetensorsFile,
+    parse_config,
+    read_json,
+    weight_files,
+    write_json,
+    write_safetensors,
+)
 from siglip.checkpoints.tensors import BATCH_OF_ONE, SCALAR, Checkpoint, Rule, StoredTensor, translate
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
 from siglip.errors import CheckpointError
@@ -55,7 +61,7 @@ def read_config(path: Path) -> SiglipConfig:
     """The configuration that we wrote, or else the one that open_clip's names stand for."""
     file, values = _read_values(path)
     if "siglip" in values:
-        return SiglipConfig.from_dict(values["siglip"])
+        return parse_config(values["siglip"], file)
     model = values.get("model_cfg", values)
     try:
         return SiglipConfig.from_text_vision_configs(
@@ -71,7 +77,7 @@ def read_config(path: Path) -> SiglipConfig:
 def read_image_settings(path: Path) -> ImageSettings:
     """How open_clip prepares pictures for this model."""
     file, values = _read_values(path)
-    settings = values.get("preprocess_cfg", {})
+    settings = values.get("preprocess_cfg") or {}
     if settings.get("resize_mode", "squash") != "squash":
         raise CheckpointError(
             f"{file}: resize_mode is {settings['resize_mode']!r}, but SigLIP squashes pictures to the square; "
@@ -129,15 +135,18 @@ def _state_dict(file: Path) -> dict[str, StoredTensor]:
     try:
         # tensors and plain containers only; mapping works for the archives that torch has written since version 1.6
         values = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    # a damaged file can raise nearly anything in there
+    except Exception as error:
         raise CheckpointError(
             f"{file} cannot be read as a state dict of tensors ({error}); get the file again, or as safetensors"
         ) from error
     # open_clip's trainer nests the weights and its distributed wrapper prefixes them
-    values = values.get("state_dict", values)
+    nested = values.get("state_dict", values) if isinstance(values, dict) else None
+    if not isinstance(nested, dict):
+        raise CheckpointError(f"{file} holds a {type(values).__name__}, expected a state dict of tensors")
     return {
-        name.removeprefix("module."): StoredTensor.of(value)
-        for name, value in values.items()
+        str(name).removeprefix("module."): StoredTensor.of(value)
+        for name, value in nested.items()
         if isinstance(value, Tensor)
     }
 

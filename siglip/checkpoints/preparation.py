@@ -10,7 +10,7 @@ from typing import Any
 
 from siglip.checkpoints.huggingface import read_json, write_json
 from siglip.config import ImageSettings, Resample
-from siglip.errors import CheckpointError, NotYetSupported
+from siglip.errors import CheckpointError, NotYetSupported, SiglipError
 from siglip.processing import SiglipTokenizer
 
 IMAGE, NESTED, TEXT = "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"
@@ -41,27 +41,12 @@ def read_image_settings(folder: Path) -> ImageSettings | None:
     values = _image_values(folder)
     if values is None:
         return None
-    if "Siglip2" in str(values.get("image_processor_type")):
-        raise NotYetSupported(
-            f"{folder} prepares pictures for a NaFlex SigLIP 2, which this version does not run yet; "
-            "use a fixed-resolution one such as google/siglip2-base-patch16-256"
-        )
-    for key, expected in _MUST_BE.items():
-        # null stands for the default
-        if values.get(key) not in (None, expected):
-            raise _strange(folder, key, values[key], expected)
-    if abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        raise _strange(folder, "rescale_factor", values["rescale_factor"], 1 / 255)
-    resample = values.get("resample", 3)
-    if resample not in _FILTERS:
-        raise _strange(folder, "resample", resample, "2 (bilinear) or 3 (bicubic)")
-    normalize = values.get("do_normalize", True)
-    return ImageSettings(
-        image_size=_size(folder, values),
-        resample=_FILTERS[resample],
-        image_mean=tuple(values.get("image_mean", (0.5, 0.5, 0.5))) if normalize else (0.0, 0.0, 0.0),
-        image_std=tuple(values.get("image_std", (0.5, 0.5, 0.5))) if normalize else (1.0, 1.0, 1.0),
-    )
+    try:
+        return _image_settings(folder, values)
+    except SiglipError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the image processor's file is broken ({error}); get it again") from error
 
 
 def stored_image_size(folder: Path) -> int | None:
@@ -137,6 +122,30 @@ def _image_values(folder: Path) -> dict[str, Any] | None:
         if isinstance(nested, dict):
             return nested
     return read_json(folder / IMAGE) if (folder / IMAGE).is_file() else None
+
+
+def _image_settings(folder: Path, values: dict[str, Any]) -> ImageSettings:
+    if "Siglip2" in str(values.get("image_processor_type")):
+        raise NotYetSupported(
+            f"{folder} prepares pictures for a NaFlex SigLIP 2, which this version does not run yet; "
+            "use a fixed-resolution one such as google/siglip2-base-patch16-256"
+        )
+    for key, expected in _MUST_BE.items():
+        # null stands for the default
+        if values.get(key) not in (None, expected):
+            raise _strange(folder, key, values[key], expected)
+    if abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise _strange(folder, "rescale_factor", values["rescale_factor"], 1 / 255)
+    resample = values.get("resample", 3)
+    if resample not in _FILTERS:
+        raise _strange(folder, "resample", resample, "2 (bilinear) or 3 (bicubic)")
+    normalize = values.get("do_normalize", True)
+    return ImageSettings(
+        image_size=_size(folder, values),
+        resample=_FILTERS[resample],
+        image_mean=tuple(values.get("image_mean", (0.5, 0.5, 0.5))) if normalize else (0.0, 0.0, 0.0),
+        image_std=tuple(values.get("image_std", (0.5, 0.5, 0.5))) if normalize else (1.0, 1.0, 1.0),
+    )
 
 
 def _size(folder: Path, values: dict[str, Any]) -> int:

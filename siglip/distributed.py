@@ -58,33 +58,28 @@ def world_size(group: Group | None = None) -> int:
 
 
 class Shift:
-    """Tensors on their way from every process to its right neighbour (rank + 1); `wait` returns those from the left.
+    """Tensors on their way from every process to its right neighbour (rank + 1), and here from the left one.
 
-    Sending starts at once and goes on while the caller computes. The shapes must be equal on all processes, and the
-    tensors given must not be written before `wait`.
+    Sending starts at once and goes on while the caller computes. Until `wait` returns, `sent` must not be written and
+    `received` not be used. Shapes and dtypes are the same on all processes; empty tensors are not sent.
     """
 
-    def __init__(self, *tensors: Shaped[Tensor, "..."], group: Group | None = None) -> None:
+    def __init__(self, sent: Sequence[Tensor], received: Sequence[Tensor], group: Group | None = None) -> None:
         size, here = world_size(group), rank(group)
-        self._sent = tensors  # kept alive until they have left
-        self._received = tensors if size == 1 else tuple(torch.empty_like(tensor) for tensor in tensors)
-        right, left = (here + 1) % size, (here - 1) % size
-        operations = [
-            operation
-            for sent, received in zip(self._sent, self._received, strict=True)
-            if size > 1 and sent.numel()
-            for operation in (
-                dist.P2POp(dist.isend, sent, group=group, group_peer=right),
-                dist.P2POp(dist.irecv, received, group=group, group_peer=left),
-            )
-        ]
+        operations: list[dist.P2POp] = []
+        for mine, theirs in zip(sent, received, strict=True):
+            if size == 1:
+                theirs.copy_(mine)
+            elif mine.numel():
+                operations.append(dist.P2POp(dist.isend, mine, group=group, group_peer=(here + 1) % size))
+                operations.append(dist.P2POp(dist.irecv, theirs, group=group, group_peer=(here - 1) % size))
         self._pending = dist.batch_isend_irecv(operations) if operations else []
 
-    def wait(self) -> tuple[Shaped[Tensor, "..."], ...]:
-        """Block until both neighbours are served."""
+    def wait(self) -> None:
+        """Return when both neighbours are served."""
         for work in self._pending:
             work.wait()
-        return self._received
+        self._pending.clear()
 
 
 def all_gather_ints(values: Sequence[int], device: torch.device, group: Group | None = None) -> list[list[int]]:

@@ -15,9 +15,10 @@ def work() -> dict[str, Any]:
     here = rank()
     found: dict[str, Any] = {"device": device, "rank": here, "world_size": world_size()}
 
-    numbers, letters = torch.full((2, 3), float(here)), torch.tensor([here * 10])
-    shift = Shift(numbers, letters, torch.empty(0, 4))
-    found["shift"] = shift.wait()
+    sent = [torch.full((2, 3), float(here)), torch.tensor([here * 10]), torch.empty(0, 4)]
+    received = [torch.empty_like(tensor) for tensor in sent]
+    Shift(sent, received).wait()
+    found["shift"] = received
 
     found["ints"] = all_gather_ints([here, 7], device)
     rows = (torch.arange(2.0 * here).reshape(here, 2) + 100 * here).requires_grad_()  # 0, 1 and 2 rows
@@ -28,7 +29,9 @@ def work() -> dict[str, Any]:
 
     pair = dist.new_group([0, 2])
     if here != 1:
-        found["pair"] = (rank(pair), world_size(pair), Shift(letters, group=pair).wait()[0].item())
+        arrived = torch.zeros(1)
+        Shift([torch.tensor([here * 10.0])], [arrived], pair).wait()
+        found["pair"] = (rank(pair), world_size(pair), arrived.item())
     shutdown()
     found["after"] = (rank(), world_size())
     shutdown()
@@ -46,11 +49,10 @@ def test_processes_of_torchrun_know_their_rank_and_leave_in_the_end(found: list[
 
 def test_a_shift_brings_what_the_left_neighbour_sent(found: list[dict[str, Any]]) -> None:
     for here, one in enumerate(found):
-        numbers, letters, nothing = one["shift"]
+        numbers, tens, _ = one["shift"]
         left = (here - 1) % 3
         assert torch.equal(numbers, torch.full((2, 3), float(left)))
-        assert letters.tolist() == [left * 10]
-        assert nothing.shape == (0, 4)
+        assert tens.tolist() == [left * 10]
 
 
 def test_rows_of_unequal_shares_are_gathered_in_the_order_of_ranks(found: list[dict[str, Any]]) -> None:
@@ -75,7 +77,9 @@ def test_one_process_is_alone_and_gets_its_own_tensors_back(monkeypatch: pytest.
     init_from_environment()
     tensor = torch.arange(6).reshape(3, 2)
     assert (rank(), world_size()) == (0, 1)
-    assert Shift(tensor).wait()[0] is tensor
+    received = torch.zeros_like(tensor)
+    Shift([tensor], [received]).wait()
+    assert torch.equal(received, tensor)
     assert all_gather(tensor) is tensor
     assert all_gather_ints([4, 5], tensor.device) == [[4, 5]]
     shutdown()

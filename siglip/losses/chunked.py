@@ -36,11 +36,12 @@ def chunked_sigmoid_loss(
     There is no Triton kernel: none could be tested without a GPU.
     """
     pairs = Pairs.checked(image_embeds, text_embeds, logit_scale, logit_bias, image_ids, text_ids)
+    size = pairs.batch_size()
 
     def walk(pairs: Pairs, sums: Sums) -> None:
-        add_pairs(pairs, pairs.texts, pairs.ids, sums, own=True, rows=rows)
+        add_pairs(pairs, pairs.texts, pairs.ids, sums, empty_blocks(pairs, size, rows), own=True)
 
-    return pair_sum(pairs, walk) / pairs.batch_size()
+    return pair_sum(pairs, walk) / size
 
 
 @dataclass(slots=True)
@@ -53,31 +54,33 @@ class Sums:
     texts: Float[Tensor, "texts dim"] | None
 
 
+def empty_blocks(pairs: Pairs, num_texts: int, rows: int | None) -> Float[Tensor, "2 rows texts"]:
+    """Room for the logits and the costs of `rows` images; made once, as fresh pages double the price of the costs."""
+    if rows is not None and rows < 1:
+        raise ShapeError(f"rows is the height of a block of logits, at least 1, got {rows}")
+    fitting = max(1, _BLOCK_BYTES // (num_texts * pairs.images.element_size()))
+    return pairs.images.new_empty(2, min(rows or fitting, len(pairs.images)), num_texts)
+
+
 def add_pairs(
     pairs: Pairs,
     texts: Float[Tensor, "texts dim"],
     text_ids: Int[Tensor, "kinds texts"],
     sums: Sums,
+    blocks: Float[Tensor, "2 rows most_texts"],
     *,
     own: bool,
-    rows: int | None,
 ) -> None:
     """Add the cost of all images of `pairs` with `texts`; with `own`, text i belongs to image i."""
-    if rows is not None and rows < 1:
-        raise ShapeError(f"rows is the height of a block of logits, at least 1, got {rows}")
-    images, t = pairs.images, pairs.logit_scale.exp()
-    rows = rows or max(1, _BLOCK_BYTES // (max(1, len(texts)) * texts.element_size()))
-    # made once: fresh pages for each block would double the price of its costs
-    logits, costs = texts.new_empty(2, min(rows, len(images)), len(texts))
-    zero = texts.new_zeros(())
-    for start in range(0, len(images), rows):
-        part = slice(start, start + rows)
-        block = logits[: len(images[part])]
+    images, t, zero = pairs.images, pairs.logit_scale.exp(), texts.new_zeros(())
+    for start in range(0, len(images), max(1, blocks.shape[1])):
+        part = slice(start, start + blocks.shape[1])
+        block, costs = blocks[:, : len(images[part]), : len(texts)]
         signs = _signs(pairs.ids[:, part], text_ids, start if own else None)
         torch.addmm(pairs.logit_bias, images[part] * t, texts.T, out=block)
         _turn_positives(block, signs, start if own else None)
         # now all are negatives: cost log(exp(logit) + 1), slope sigmoid(logit)
-        sums.cost += torch.logaddexp(block, zero, out=costs[: len(block)]).sum()
+        sums.cost += torch.logaddexp(block, zero, out=costs).sum()
         block.sigmoid_()
         _turn_positives(block, signs, start if own else None)
         sums.bias += block.sum()

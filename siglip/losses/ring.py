@@ -9,7 +9,7 @@ from torch import Tensor
 
 from siglip.distributed import Group, Shift, all_gather_ints, rank
 from siglip.errors import ShapeError
-from siglip.losses.chunked import Sums, add_pairs, pair_sum
+from siglip.losses.chunked import Sums, add_pairs, empty_blocks, pair_sum
 from siglip.losses.sigmoid import Pairs
 
 
@@ -65,22 +65,26 @@ def _agreed_sizes(pairs: Pairs, *, kinds: tuple[bool, bool], group: Group | None
 
 def _walk_ring(pairs: Pairs, sums: Sums, sizes: list[int], *, rows: int | None, group: Group | None) -> None:
     """Score the local images against the texts of every process, one delivery from the left after the other."""
-    size, count = len(sizes), len(pairs.texts)
-    # all send arrays of one shape, so that who receives knows it
-    texts = F.pad(pairs.texts, (0, 0, 0, max(sizes) - count))
-    ids = F.pad(pairs.ids, (0, max(sizes) - count))
-    homeward: Shift | None = None
+    size, (count, width), longest = len(sizes), pairs.texts.shape, max(sizes)
+    # all send arrays of one shape, so that who receives knows it; they are made once and change places
+    held = [F.pad(pairs.texts, (0, 0, 0, longest - count)), F.pad(pairs.ids, (0, longest - count))]
+    coming = [torch.empty_like(tensor) for tensor in held]
+    made, leaving, arriving = pairs.texts.new_zeros(3, 0 if sums.texts is None else longest, width)
+    blocks = empty_blocks(pairs, longest, rows)
+    onward = homeward = Shift([], [], group)
     for step in range(size):
+        if step + 1 < size:
+            onward = Shift(held, coming, group)
         owned = sizes[(rank(group) - step) % size]
-        onward = Shift(texts, ids, group=group) if step + 1 < size else None
-        gradient = torch.zeros_like(texts) if sums.texts is not None else None
-        here = replace(sums, texts=None if gradient is None else gradient[:owned])
-        add_pairs(pairs, texts[:owned], ids[:, :owned], here, own=step == 0, rows=rows)
-        if gradient is not None:
-            if homeward is not None:
-                gradient += homeward.wait()[0]
-            homeward = Shift(gradient, group=group)
-        if onward is not None:
-            texts, ids = onward.wait()
-    if homeward is not None and sums.texts is not None:
-        sums.texts.copy_(homeward.wait()[0][:count])
+        here = replace(sums, texts=None if sums.texts is None else made[:owned])
+        add_pairs(pairs, held[0][:owned], held[1][:, :owned], here, blocks, own=step == 0)
+        # what the processes before added to the gradient of these texts had all this time to arrive
+        homeward.wait()
+        made += arriving
+        made, leaving = leaving.zero_(), made
+        homeward = Shift([leaving], [arriving], group)
+        onward.wait()
+        held, coming = coming, held
+    homeward.wait()
+    if sums.texts is not None:
+        sums.texts.copy_(arriving[:count])

@@ -30,7 +30,7 @@ from siglip.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from siglip.data import Source
+    from siglip.data import Broken, Source
     from siglip.embedder import Embedder
     from siglip.evaluation import Pictures, Result
     from siglip.evaluation.report import Evaluation
@@ -80,29 +80,26 @@ def run(arguments: argparse.Namespace) -> int:
     sources, classes = _open(arguments, named)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # one that cannot be made is told before the work
-    from siglip.data import Broken
     from siglip.evaluation.report import DataFacts, Evaluation, Judged, write_report
 
     numbers = [_numbers(source, classes) for source in sources]
     judged: list[Judged] = []
-    broken: dict[str, Broken] = {}
+    broken: list[Broken] = []
     for model in arguments.models:
         embedder = inputs.load_embedder(arguments, model)
         pictures = [_embed(embedder, *pair) for pair in zip(sources, numbers, strict=True)]
-        broken |= {item.name: item for some in pictures for item in some.broken}
+        broken = [item for some in pictures for item in some.broken]  # the same for every model
         judged.append(Judged(model, embedder.fingerprint, _judge(arguments, embedder, pictures, classes, templates)))
     facts = [
         DataFacts(word, len(source), source.fingerprint())
         for word, source in zip((arguments.data, arguments.train), sources, strict=False)
     ]
-    evaluation = Evaluation(
-        data=facts[0], train=facts[1] if facts[1:] else None, judged=judged, broken=list(broken.values())
-    )
+    evaluation = Evaluation(data=facts[0], train=facts[1] if facts[1:] else None, judged=judged, broken=broken)
     if arguments.out is not None:
         write_report(evaluation, sources[0], arguments.out)
         output.say(f"wrote {arguments.out / 'report.html'} and {arguments.out / 'results.json'}")
     _print(output.form_of(arguments), evaluation)
-    return output.report_failures([output.Failed(*item) for item in broken.values()], sum(map(len, sources)))
+    return output.report_failures([output.Failed(*item) for item in broken], sum(map(len, sources)))
 
 
 def _check(arguments: argparse.Namespace) -> None:

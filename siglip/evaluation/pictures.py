@@ -40,8 +40,14 @@ class Pictures:
         return self.at(known)
 
     def renumbered(self, numbers: Int64[np.ndarray, " labels"]) -> "Pictures":
-        """With label i replaced by `numbers[i]`, as `match_labels` gives them."""
-        return replace(self, labels=np.where(self.labels >= 0, numbers[self.labels], -1))
+        """With label i replaced by `numbers[i]`, as `match_labels` gives them. Raises DataError for a label beyond."""
+        labels, known = self.labels.copy(), self.labels >= 0
+        if labels.max(initial=-1) >= len(numbers):
+            raise DataError(
+                f"a picture has class {labels.max()}, counted from 0, but the data name {len(numbers)} classes"
+            )
+        labels[known] = numbers[labels[known]]
+        return replace(self, labels=labels)
 
     def at(self, rows: Int64[np.ndarray, " rows"]) -> "Pictures":
         """Some of them."""

@@ -63,3 +63,11 @@ def test_some_of_the_pictures_keep_what_belongs_to_them() -> None:
     assert known.vectors.tolist() == np.eye(4)[[1, 3]].tolist()
     with pytest.raises(DataError, match="no picture has a class"):
         hand_made(np.eye(2)).labelled()
+
+
+def test_classes_are_renumbered_and_those_without_a_name_refused() -> None:
+    pictures = hand_made(np.eye(3), labels=[1, -1, 0])
+    assert pictures.renumbered(np.array([5, 3])).labels.tolist() == [3, -1, 5]
+    assert hand_made(np.eye(3)).renumbered(np.array([], np.int64)).labels.tolist() == [-1] * 3
+    with pytest.raises(DataError, match="a picture has class 1, counted from 0, but the data name 1 classes"):
+        pictures.renumbered(np.array([5]))

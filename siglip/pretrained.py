@@ -79,8 +79,10 @@ class PretrainedModel:
         """The model of "nano", a local folder or file, or a hub name "owner/name"; weights are read lazily.
 
         `dtype` is a torch dtype, its name, or "auto" (as stored); `device_map` a device, or "auto" (the first GPU, else
-        the CPU). `image_size` in pixels resizes the position embeddings while loading, as the paper's code does.
-        `labels` names the classes of a fresh classifier head. Attention is always PyTorch's scaled dot product.
+        the CPU). `labels` names the classes of a fresh classifier head. Attention is always PyTorch's scaled dot
+        product. `image_size` in pixels resizes the position embeddings while loading, as the paper's code does. The
+        processor must then be told, `processor.image_processor.settings = dataclasses.replace(
+        processor.image_processor.settings, image_size=...)`; one from a folder where this model was saved knows it.
         Raises TensorMismatch listing every missing, unexpected or wrongly shaped tensor, CheckpointError for
         anything else that is wrong with the files, DownloadError if a hub name cannot be had.
         """

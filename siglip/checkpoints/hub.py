@@ -68,9 +68,9 @@ def _download(name: str, files: Sequence[str], hub: HubOptions) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DownloadError(
-            f"{name!r} could not be had from the hub ({reason}). Check the name, the revision and, for a private or "
-            "gated model, the token. Without network: download it elsewhere, copy the folder to this machine and give "
-            "its path; HF_HUB_OFFLINE=1 uses what the cache already holds"
+            f"{name!r} is no folder here and could not be had from the hub ({reason}). Check the name, the revision "
+            "and, for a private or gated model, the token. Without network: download it elsewhere, copy the folder to "
+            "this machine and give its path; HF_HUB_OFFLINE=1 uses what the cache already holds"
         ) from error
 
 

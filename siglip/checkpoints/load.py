@@ -65,9 +65,6 @@ def load_model(
     Towers and classifiers load from checkpoints of the whole model too. A classifier keeps the stored head unless
     `labels` are given; without either it gets a fresh one for two classes. Temperature and bias stay float32.
 
-    With `image_size`, pictures must come in that size: set `processor.image_processor.settings` to
-    `dataclasses.replace(processor.image_processor.settings, image_size=...)`. The processor of a folder into which
-    this model was saved does so by itself.
     """
     if attn_implementation != "sdpa":
         raise ConfigError(
@@ -173,6 +170,8 @@ def _config(
             raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
         config = config.with_labels(list(labels))
     if image_size is not None:
+        if issubclass(kind, SiglipTextModel):
+            raise ConfigError(f"image_size={image_size} has no meaning for {kind.__name__}; leave it out")
         config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
     if issubclass(kind, SiglipTextModel):
         return config.text_config
@@ -223,8 +222,12 @@ def _device(device: torch.device | str | int | None) -> torch.device:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
     try:
-        return torch.device("cpu" if device is None else device)
-    except (RuntimeError, TypeError) as error:
+        found = torch.device("cpu" if device is None else device)
+        # a device that this machine or this torch does not have shows only when it is used
+        torch.empty(0, device=found)
+    except (AssertionError, RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"device must be 'auto', a device such as 'cpu' or 'cuda:0', or its number, got {device!r}"
+            f"device {device!r} is not to be had here ({error}); pass 'auto', 'cpu', a device such as 'cuda:0', or its "
+            "number"
         ) from error
+    return found

@@ -25,7 +25,7 @@ from siglip.checkpoints.huggingface import (
 )
 from siglip.checkpoints.tensors import BATCH_OF_ONE, SCALAR, Checkpoint, Rule, StoredTensor, translate
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
-from siglip.errors import CheckpointError
+from siglip.errors import CheckpointError, SiglipError
 from siglip.releases import RELEASES, Release
 
 CONFIG = "open_clip_config.json"
@@ -77,18 +77,23 @@ def read_config(path: Path) -> SiglipConfig:
 def read_image_settings(path: Path) -> ImageSettings:
     """How open_clip prepares pictures for this model."""
     file, values = _read_values(path)
-    settings = values.get("preprocess_cfg") or {}
-    if settings.get("resize_mode", "squash") != "squash":
-        raise CheckpointError(
-            f"{file}: resize_mode is {settings['resize_mode']!r}, but SigLIP squashes pictures to the square; "
-            "correct the file if this really is a SigLIP"
+    try:
+        settings = dict(values.get("preprocess_cfg") or {})
+        if settings.get("resize_mode", "squash") != "squash":
+            raise CheckpointError(
+                f"{file}: resize_mode is {settings['resize_mode']!r}, but SigLIP squashes pictures to the square; "
+                "correct the file if this really is a SigLIP"
+            )
+        return ImageSettings(
+            image_size=read_config(path).vision_config.image_size,
+            resample=settings.get("interpolation", "bicubic"),
+            image_mean=tuple(settings.get("mean", (0.5, 0.5, 0.5))),
+            image_std=tuple(settings.get("std", (0.5, 0.5, 0.5))),
         )
-    return ImageSettings(
-        image_size=read_config(path).vision_config.image_size,
-        resample=settings.get("interpolation", "bicubic"),
-        image_mean=tuple(settings.get("mean", (0.5, 0.5, 0.5))),
-        image_std=tuple(settings.get("std", (0.5, 0.5, 0.5))),
-    )
+    except SiglipError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: preprocess_cfg is broken ({error}); get the file again") from error
 
 
 def write(

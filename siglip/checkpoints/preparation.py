@@ -6,10 +6,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from siglip.checkpoints.huggingface import read_json, write_json
-from siglip.config import ImageSettings, Resample
+from siglip.config import Clean, ImageSettings, Resample
 from siglip.errors import CheckpointError, NotYetSupported, SiglipError
 from siglip.processing import SiglipTokenizer
 
@@ -91,13 +91,13 @@ def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
             f'{folder / TEXT}: "do_lower_case": false drops punctuation and keeps capitals, which no published SigLIP '
             'was trained with; add "clean": "none" (text as it is), "lower" or "canonicalize-hf"'
         )
+    clean = values.get("clean", tokenizer.settings.clean)
+    if clean not in get_args(Clean):
+        raise CheckpointError(f'{folder / TEXT}: "clean" is {clean!r}, expected one of {", ".join(get_args(Clean))}')
     if context_length is None and values.get("model_max_length", 0) in range(2, 100_000):
         context_length = values["model_max_length"]
-    tokenizer.settings = replace(
-        tokenizer.settings,
-        clean=values.get("clean", tokenizer.settings.clean),
-        context_length=context_length or tokenizer.settings.context_length,
-    )
+    length = context_length or tokenizer.settings.context_length
+    tokenizer.settings = replace(tokenizer.settings, clean=clean, context_length=length)
     return tokenizer
 
 

@@ -12,7 +12,7 @@ from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import StoredTensor
 from siglip.config import SiglipConfig
 from siglip.errors import CheckpointError, ConfigError
-from siglip.files import replacing_together
+from siglip.files import replacing_together, settle
 from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
@@ -26,6 +26,7 @@ def save_model(model: PretrainedModel, folder: StrPath, *, max_shard_bytes: int 
     made: Any = model
     tensors = {name: StoredTensor.of(tensor) for name, tensor in made.state_dict().items()}
     target = Path(folder)
+    settle(target)
     with replacing_together(target, obsolete=huggingface.weight_files(target)) as staging:
         huggingface.write(
             staging, _whole_config(made), tensors, class_name=_class_name(made), max_shard_bytes=max_shard_bytes
@@ -56,6 +57,7 @@ def convert(source: StrPath, destination: StrPath, to: str, **hub: Unpack[HubOpt
     if to not in _LAYOUTS:
         raise ConfigError(f"there is no layout {to!r} to convert to; expected {', '.join(map(repr, _LAYOUTS))}")
     target = Path(destination)
+    settle(target)
     _check_destination(target, to)
     path = resolve(source, **hub)
     checkpoint = open_checkpoint(path)

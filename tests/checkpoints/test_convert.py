@@ -61,7 +61,7 @@ def random_bits(config: SiglipConfig, dtype: torch.dtype, seed: int) -> SiglipMo
     return model
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs(), st.sampled_from([torch.float32, torch.float16, torch.bfloat16]), st.permutations(LAYOUTS))
 def test_every_bit_comes_back_from_a_journey_through_the_layouts(
     tmp_path: Path, config: SiglipConfig, dtype: torch.dtype, layouts: list[Any]

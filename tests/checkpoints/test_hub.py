@@ -188,7 +188,7 @@ def test_what_was_fetched_once_loads_without_network(hub: Hub, repository: Path,
 
 
 def test_a_repository_that_does_not_exist_is_an_error_that_names_it(hub: Hub) -> None:
-    with pytest.raises(DownloadError, match="'someone/nothing' could not be had"):
+    with pytest.raises(DownloadError, match="'someone/nothing' is no folder here and could not be had"):
         AutoModel.from_pretrained("someone/nothing")
 
 

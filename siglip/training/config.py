@@ -217,10 +217,10 @@ def _check_choices(spec: Any, where: str) -> None:
             raise ConfigError(f"{where}.{name} must be {_described(hint)}, got {value!r}")
 
 
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+def _leaves(values: Mapping[Any, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(typing.cast(dict[str, Any], value), f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

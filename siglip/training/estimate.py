@@ -68,7 +68,7 @@ class _Small:
     once_s: float
     optimizer_s: float
     optimizer_bytes: int
-    groups: dict[str, dict[str, float]]
+    groups: dict[str, dict[str, Any]]
     device: str
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from siglip.data import Batch, Loader, LoaderSettings, Source, open_source
@@ -53,11 +54,13 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     second one does not wait. Under torchrun every process calls this. Raises ConfigError, DataError, CheckpointError,
     and TrainingError for a loss that is not finite.
     """
+    ours = not dist.is_initialized()
     device = init_from_environment()
     try:
         return _Run(config, out, device, resume=resume).go()
     finally:
-        shutdown()
+        if ours:
+            shutdown()
 
 
 class _Run:

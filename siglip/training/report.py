@@ -79,7 +79,7 @@ class Reporter:
             writer.write(step, numbers)
 
 
-def draw(rows: list[dict[str, float]], path: Path) -> None:
+def draw(rows: list[dict[str, int | float]], path: Path) -> None:
     """One small chart for each number over the steps."""
     from matplotlib.figure import Figure
 

@@ -1,0 +1,22 @@
+"""Fine-tune a classifier on folders of pictures, one a class: --set data.train=FOLDER data.held_out=FOLDER.
+
+The image tower of a checkpoint gets a linear layer on the mean of its patches. The layer is new and learns fast; the
+tower was trained well before, so it learns slowly and is not decayed.
+"""
+
+from siglip.data import Augment
+from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
+
+
+def recipe() -> TrainConfig:
+    return TrainConfig(
+        task="classification",
+        model=ModelSpec(source="google/siglip-base-patch16-224"),
+        data=DataSpec(train="data/train", augment=Augment(crop_area=0.5, flip=0.5, randaugment=2, strength=0.5)),
+        optimizer=OptimizerSpec(lr=1e-3, image_lr_multiplier=0.03, weight_decay=0.0, warmup_steps=50),
+        steps=1000,
+        batch_size=64,
+        micro_batch_size=32,
+        evaluate_every=100,
+        save_every=100,
+    )

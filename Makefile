@@ -24,8 +24,9 @@ demo: $(BIN)/siglip
 		--texts penguin "teddy bear" bicycle cat
 	@echo "The pictures with their best labels: $(DEMO)/sheet.png"
 
+# one process a core, of one thread each
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

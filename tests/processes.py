@@ -23,7 +23,7 @@ children = []
 for rank in range(count):
     children.append(os.fork())
     if children[-1] == 0:
-        signal.alarm(90)  # nobody waits for ever for one that failed
+        signal.alarm(240)  # nobody waits for ever for one that failed
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
         try:
             torch.save(function(), f"{{folder}}/{{rank}}.pt")
@@ -50,5 +50,5 @@ def run_processes(function: Callable[[], Any], count: int, folder: Path) -> list
     code = LAUNCH.format(module=function.__module__, name=function.__name__)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(count), str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **shared}, timeout=100, check=True)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **shared}, timeout=250, check=True)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(count)]

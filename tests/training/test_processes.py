@@ -23,12 +23,12 @@ def runs(shard: Path) -> dict[str, TrainConfig]:
     """What is compared; nine rows for two processes are four and five."""
     config = small_run(shard, steps=4, optimizer_lr=1e-3, ema=0.9, data_positives="equal")
     return {
-        "replicate": replace(config, batch_size=9),
-        "micro": replace(config, batch_size=9, micro_batch_size=2),
+        "replicate": replace(config, batch_size=9, micro_batch_size=2),
         "locked": replace(config, trainable="text"),
         "fsdp": replace(config, sharding="fsdp"),
-        "fsdp-micro": replace(config, sharding="fsdp", micro_batch_size=2),
-        "fsdp-lion": replace(config, sharding="fsdp", optimizer=OptimizerSpec(name="lion", lr=1e-3, clip_norm=0.1)),
+        "fsdp-lion": replace(
+            config, sharding="fsdp", micro_batch_size=2, optimizer=OptimizerSpec(name="lion", lr=1e-3, clip_norm=0.1)
+        ),
     }
 
 

@@ -30,7 +30,9 @@ def smaller(recipe: str) -> dict[str, Any]:
     towers |= {"model.config.text_config.projection_size": 32, "model.preparation": "nano"}
     if config.model.image_tower is not None:
         nano = SiglipConfig.from_pretrained("nano").vision_config
-        kept = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")  # fmt: skip
+        kept = (
+            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size",
+        )  # fmt: skip
         towers |= {f"model.config.vision_config.{name}": getattr(nano, name) for name in kept}
         towers |= {"model.config.text_config.projection_size": nano.hidden_size, "model.image_tower": "nano"}
     return common | towers

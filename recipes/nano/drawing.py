@@ -1,0 +1,87 @@
+"""SVG text or any picture -> RGB picture on white, its longest side 64 px; and -> the bytes of a small file."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+LONGEST_PX = 64
+_COLOURS = 64
+_JPEG_QUALITY = 80
+# levels from 0 to 255 by which a pixel must differ from white to be part of the drawing
+_INK = 8
+
+
+def from_svg(svg: str, *, crop: bool = False, fonts: bool = False) -> Image.Image | None:
+    """Drawn at several times the size, then reduced; black where it says currentColor. None: it cannot be drawn.
+
+    `crop` cuts the empty margin off; `fonts` allows lettering, which takes longer.
+    """
+    import resvg_py  # here, so that what needs no SVG runs without it
+
+    def rendered(**size: int) -> Image.Image:
+        # without dpi, sizes in pt and mm are refused
+        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts=not fonts, dpi=96, **size)
+        return Image.open(io.BytesIO(bytes(png)))
+
+    text = svg.replace("currentColor", "#000")
+    try:
+        picture = rendered(width=3 * LONGEST_PX)
+        if picture.height > picture.width:
+            picture = rendered(height=3 * LONGEST_PX)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic of the renderer is no Exception
+        return None
+    return from_picture(picture, crop=crop, enlarge=True)
+
+
+def from_picture(picture: Image.Image, *, crop: bool = False, enlarge: bool = False) -> Image.Image | None:
+    """Upright, on white, and fitted. None: nothing is left after the crop."""
+    upright = ImageOps.exif_transpose(picture)
+    canvas = Image.new("RGBA", upright.size, "white")
+    canvas.alpha_composite(upright.convert("RGBA"))
+    flat = canvas.convert("RGB")
+    if crop:
+        box = drawn_box(flat)
+        if box is None:
+            return None
+        flat = flat.crop(box)
+    return fitted(flat, enlarge=enlarge)
+
+
+def fitted(picture: Image.Image, *, enlarge: bool = False) -> Image.Image:
+    """The longest side becomes 64 px; smaller pictures stay as they are unless `enlarge`."""
+    scale = LONGEST_PX / max(picture.size)
+    if scale == 1 or (scale > 1 and not enlarge):
+        return picture
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def drawn_box(picture: Image.Image, *, margin: float = 0.04) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of what is not white, and a margin round it as a share of its longer side."""
+    ink = 255 - np.asarray(picture).min(axis=2) > _INK
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    if not len(rows):
+        return None
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    rim = int(margin * max(right - left, bottom - top)) + 1 if margin else 0
+    return max(0, left - rim), max(0, top - rim), min(picture.width, right + rim), min(picture.height, bottom + rim)
+
+
+def is_blank(picture: Image.Image) -> bool:
+    """Nearly one colour, or under 0.4 % of it is drawn upon."""
+    pixels = np.asarray(picture)
+    drawn = 255 - pixels.min(axis=2) > 2 * _INK
+    return int(pixels.max()) - int(pixels.min()) < 3 * _INK or float(drawn.mean()) < 0.004
+
+
+def encoded(picture: Image.Image, *, photo: bool) -> tuple[str, bytes]:
+    """Suffix and bytes: JPEG for photos, PNG with at most 64 colours for drawings."""
+    output = io.BytesIO()
+    if photo:
+        picture.save(output, "JPEG", quality=_JPEG_QUALITY)
+        return "jpg", output.getvalue()
+    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(output, "PNG", optimize=True)
+    return "png", output.getvalue()

@@ -1,0 +1,126 @@
+"""Mulberry symbols, Bioicons and the tiles of Dungeon Crawl, from GitHub -> pairs: captions from the file names."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from drawing import LONGEST_PX, drawn_box, from_picture, from_svg
+from pair import Pair, with_tags, words
+from PIL import Image
+
+_LARGEST_BYTES = 3_000_000
+_BIOICONS_LICENCES = {
+    "cc-0": "CC0-1.0", "cc-by-3.0": "CC-BY-3.0", "cc-by-4.0": "CC-BY-4.0", "cc-by-sa-3.0": "CC-BY-SA-3.0",
+    "cc-by-sa-4.0": "CC-BY-SA-4.0", "mit": "MIT", "bsd": "BSD",
+}  # fmt: skip
+# folders of tiles -> what they show; all others hold walls, effects and parts of pictures
+_TILES = {
+    "mon": "monster", "item/weapon": "weapon", "item/armour": "armour", "item/food": "food", "item/book": "book",
+    "item/misc": "item", "item/potion": "potion", "item/staff": "staff", "item/ring": "ring", "item/wand": "wand",
+    "item/scroll": "scroll", "item/amulet": "amulet", "dngn/statues": "statue", "dngn/altars": "altar",
+    "dngn/trees": "tree", "dngn/doors": "door", "dngn/traps": "trap", "dngn/gateways": "gateway",
+}  # fmt: skip
+# pieces of larger pictures, marks laid over others, and proper names of the game
+_NO_TILE = re.compile(
+    r"/i-|overlay|_gone|_used|middle|/zig|/lab_|vgate|tentacle|panlord|urand|/unique/|_[NSEW]{1,2}\.png|spectrals|draco-|"
+    r"misc/brand|id_|runes"
+)
+# of 32 px: smaller drawings in the tile are blades of grass and the like
+_LEAST_OF_TILE = 0.3
+
+
+def mulberry(repository: Path, licence: str) -> Iterator[Pair]:
+    """Pictograms for people who speak with pictures; those rated for adults are left out."""
+    with (repository / "scripts/data/symbol-info.csv").open(encoding="utf-8", newline="") as file:
+        known = {row["symbol-en"]: row for row in csv.DictReader(file)}
+    for path in sorted((repository / "EN").glob("*.svg")):
+        row = known.get(path.stem, {})
+        if row.get("rated") in (None, "", "0"):
+            name = mulberry_name(path.stem)
+            category = re.sub(r"^(descriptive|verbs?|healthcare)\s+", "", (row.get("category-en") or "").lower())
+            tags = [tag for tag in (row.get("tags") or "").split() if len(tag) > 2]
+            seen = [category] if category and len(category.split()) < 3 and "flag" not in name else []
+            captions = (with_tags(name, [*tags[:1], *seen, *tags[1:]], 2), name, f"{name} symbol")
+            picture = from_svg(path.read_text("utf-8", "replace"), fonts=True)
+            yield Pair(id=path.stem, picture=picture, captions=captions, licence=licence, style="pictogram")
+
+
+def mulberry_name(stem: str) -> str:
+    """`run_2_,_to` -> `to run`, `country_The_Gambia` -> `map of the Gambia`, `flag_Chad` -> `flag of Chad`."""
+    name = words(stem)
+    verb = re.match(r"(.*?)\s*, to$", name)
+    name = verb[1] if verb else name
+    name = name if re.fullmatch(r"\d+\w*", name) else re.sub(r"\s+\d+[a-z]?\b", "", name)
+    name = re.sub("^country (The )?", lambda found: "map of the " if found[1] else "map of ", name)
+    name = re.sub("^flag (?=[A-Z])", "flag of ", name).strip(" ,")
+    return f"to {name}" if verb else name
+
+
+def bioicons(repository: Path) -> Iterator[Pair]:
+    """Drawings for the life sciences in static/icons/LICENCE/CATEGORY/AUTHOR/NAME.svg."""
+    root = repository / "static/icons"
+    for path in sorted(root.glob("*/*/*/*.svg")):
+        licence, category, author, _ = path.relative_to(root).parts
+        name = bioicon_name(path.stem)
+        if licence in _BIOICONS_LICENCES and name and path.stat().st_size < _LARGEST_BYTES:
+            subject = words(category).lower().removesuffix("s") if category == "Animals" else words(category).lower()
+            yield Pair(
+                id=path.relative_to(root).as_posix(),
+                picture=from_svg(widened(path.read_text("utf-8", "replace")), crop=True, fonts=True),
+                captions=(with_tags(name, [subject], 1), name, f"{name}, scientific illustration"),
+                licence=_BIOICONS_LICENCES[licence],
+                style="illustration",
+                author=author.replace("_", " "),
+            )
+
+
+def bioicon_name(stem: str) -> str:
+    """`FruitFly-2` -> `fruit Fly`, `DNA_icon` -> `DNA`."""
+    name = re.sub("([a-z])([A-Z])", r"\1 \2", re.sub(r"\s*\b\d+\s*$", "", words(stem)))
+    name = re.sub(r"\b(chem|svg|icon|[Nn]ew)\b$", "", re.sub(r"\s+\d+$", "", name)).strip()
+    return name if re.match("[A-Z]{2}", name) else name[:1].lower() + name[1:]
+
+
+def widened(svg: str, share: float = 0.35) -> str:
+    """With a larger view box, since several drawings reach over theirs; the margin is cropped afterwards."""
+    tag = re.search(r"<svg\b[^>]*>", svg, re.DOTALL)
+    sizes = (
+        {name: value for name, _, value in re.findall(r"\b(viewBox|width|height)\s*=\s*([\"'])(.*?)\2", tag[0])}
+        if tag
+        else {}
+    )
+    box = sizes.get("viewBox") or f"0 0 {sizes.get('width', '')} {sizes.get('height', '')}"
+    numbers = re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", box)
+    if tag is None or len(numbers) != 4:
+        return svg
+    left, top, width, height = map(float, numbers)
+    wide, high = width * (1 + 2 * share), height * (1 + 2 * share)
+    rest = re.sub(r"\s(viewBox|width|height|x|y)\s*=\s*(\"[^\"]*\"|'[^']*')", "", tag[0][4:])
+    view = f'viewBox="{left - width * share} {top - height * share} {wide} {high}" width="{wide}" height="{high}"'
+    return f"{svg[: tag.start()]}<svg {view}{rest}{svg[tag.end() :]}"
+
+
+def crawl_tiles(repository: Path, licence: str) -> Iterator[Pair]:
+    """Pixel art of 32 px, twice enlarged without smoothing."""
+    root = repository / "releases/Nov-2015"
+    for path in sorted(root.rglob("*.png")):
+        file = path.relative_to(root).as_posix()
+        kind = next((kind for folder, kind in _TILES.items() if file.startswith(f"{folder}/")), None)
+        name = re.sub(r"\b(new|old|left|right)$", "", re.sub(r"\d+\b", "", words(path.stem)).strip()).strip()
+        if kind is None or len(name) < 3 or _NO_TILE.search(file):
+            continue
+        if kind in ("amulet", "ring", "potion", "wand", "scroll", "book", "staff") and kind not in name:
+            name = f"{name} {kind}"
+        folders = [words(folder).removesuffix("s") for folder in file.split("/")[1:-1]] if kind == "monster" else []
+        captions = (with_tags(name, [*folders, kind], 2), name, f"pixel art {name}", f"{name}, {kind}, pixel art")
+        yield Pair(id=file, picture=_tile(path), captions=captions, licence=licence, style="pixel-art")
+
+
+def _tile(path: Path) -> Image.Image | None:
+    flat = from_picture(Image.open(path))
+    box = drawn_box(flat, margin=0) if flat else None
+    if flat is None or box is None or (box[2] - box[0]) * (box[3] - box[1]) < _LEAST_OF_TILE * flat.width * flat.height:
+        return None
+    times = max(1, LONGEST_PX // max(flat.size))
+    return flat.resize((flat.width * times, flat.height * times), Image.Resampling.NEAREST)

@@ -1,0 +1,7 @@
+"""The scripts of a recipe import one another by their bare names, as they do when they are run."""
+
+import sys
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "recipes" / "nano"))

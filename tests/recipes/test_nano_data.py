@@ -1,0 +1,249 @@
+"""The data of the built-in model: captions, held-out pictures never trained on, builds that go on."""
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import build
+import clip_art
+import emoji
+import icons
+import numpy as np
+import pack
+import packages
+import pair
+import pytest
+import symbols
+from drawing import drawn_box, fitted, from_picture, is_blank
+from packages import GitHub, Npm, PackageError, fetched
+from PIL import Image
+from sources import SOURCES, Source
+
+from siglip.data import open_source
+
+WORDS = {"red", "house", "hot", "dog", "food", "sausage", "bread", "a", "in", "bun", "animal"}
+
+
+def square(colour: str, size: int = 64, *, at: tuple[int, int] = (16, 16)) -> Image.Image:
+    """A coloured square of half the side on white."""
+    picture = Image.new("RGB", (size, size), "white")
+    picture.paste(Image.new("RGB", (size // 2, size // 2), colour), at)
+    return picture
+
+
+def a_pair(id: str, picture: Image.Image | None, *captions: str) -> pair.Pair:
+    return pair.Pair(id=id, picture=picture, captions=captions, licence="CC0-1.0", style="icon")
+
+
+def staged(path: Path, source: str, *pairs: pair.Pair) -> list[pack.Staged]:
+    pair.stage(pairs, source, path / f"{source}.tar")
+    return pack.read_staged(path / f"{source}.tar")
+
+
+def test_tags_that_add_no_word_are_passed_over() -> None:
+    tags = ["cat", "cats", "animal", "Cat animal", "pet", "whiskers"]
+    assert pair.with_tags("cat face", tags, 2) == "cat face, animal, pet"
+
+
+def test_the_first_of_equal_captions_stays_and_keeps_its_place() -> None:
+    assert pair.distinct(["A cat", "cat,", "a cat", "", "cat"]) == ["A cat", "cat"]
+
+
+def test_an_emoji_is_named_by_its_cldr_name_and_keywords_that_can_be_seen() -> None:
+    entry = {"label": "flag: Chad", "hexcode": "1F1F9-1F1E9", "tags": ["TD", "flag", "lol"]}
+    assert emoji.captions(entry) == ("flag of Chad", "flag of Chad", "flag of Chad emoji", "flag of Chad, flag")
+    keycap = {"label": "keycap: 3", "hexcode": "33"}
+    assert emoji.captions(keycap)[0] == "keycap 3"
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("run_2_,_to", "to run"),
+        ("country_The_Gambia", "map of the Gambia"),
+        ("flag_Chad", "flag of Chad"),
+        ("apple_3a", "apple"),
+    ],
+)
+def test_mulberry_symbols_are_called_what_they_show(stem: str, name: str) -> None:
+    assert symbols.mulberry_name(stem) == name
+
+
+@pytest.mark.parametrize(("stem", "name"), [("FruitFly-2", "fruit Fly"), ("DNA_icon", "DNA"), ("Mouse_01", "mouse")])
+def test_bioicons_are_called_by_their_files(stem: str, name: str) -> None:
+    assert symbols.bioicon_name(stem) == name
+
+
+def test_a_drawing_beyond_its_view_box_is_shown_whole() -> None:
+    svg = '<svg width="100" viewBox="0 0 10 20" id="a"><path/></svg>'
+    wide = symbols.widened(svg, share=0.5)
+    assert wide == '<svg viewBox="-5.0 -10.0 20.0 40.0" width="20.0" height="40.0" id="a"><path/></svg>'
+
+
+def test_clip_art_is_called_by_its_title_and_tags() -> None:
+    svg = (
+        "<svg><metadata><dc:title>Hot Dog</dc:title><dc:creator><dc:title>Jane</dc:title></dc:creator>"
+        "<dc:description>A hot dog in a bun</dc:description><rdf:li>sausage, food</rdf:li><rdf:li>unsorted</rdf:li>"
+        '<cc:license rdf:resource="http://web.resource.org/cc/PublicDomain"/></metadata></svg>'
+    )
+    known = clip_art.about(svg)
+    assert (known.title, known.author, known.licence) == ("Hot Dog", "Jane", "public domain")
+    captions = clip_art.captions_of("animals/hot_dog_01.svg", known, WORDS, untitled=False)
+    assert captions == (
+        "hot dog, sausage, food, animals",
+        "hot dog",
+        "A hot dog in a bun",
+        "hot dog, sausage, food, animals",
+    )
+
+
+@pytest.mark.parametrize(
+    ("title", "keywords", "main"),
+    [
+        ("gold theme", [], "red house"),  # a collection's title: the file's name
+        ("casa rossa", ["house", "red"], "house, red"),  # not English: the keywords
+        ("casa rossa", ["house"], ""),  # one keyword says too little
+    ],
+)
+def test_clip_art_without_a_title_of_its_own(title: str, keywords: list[str], main: str) -> None:
+    known = clip_art.About(title=title, description="", author="Jane Doe", keywords=keywords, licence="")
+    captions = clip_art.captions_of("unsorted/red_house_jane_do_01.svg", known, WORDS, untitled=False)
+    assert "".join(captions[:1]) == main
+
+
+def test_playing_cards_and_flags_are_named_by_their_place() -> None:
+    known = clip_art.About(title="", description="", author="", keywords=["flag"], licence="")
+    (card, *_) = clip_art.captions_of("games/cards/white/white_h_k.svg", known, WORDS, untitled=False)
+    (flag, *_) = clip_art.captions_of("signs/flags/africa/chad.svg", known, WORDS, untitled=False)
+    assert (card, flag) == ("king of hearts, playing card", "flag of Chad")
+
+
+def test_pictures_are_put_on_white_cropped_and_fitted() -> None:
+    ink = Image.new("RGBA", (400, 400))
+    ink.paste((255, 0, 0, 255), (100, 200, 300, 300))
+    assert drawn_box(square("red"), margin=0) == (16, 16, 48, 48)
+    picture = from_picture(ink, crop=True)
+    assert picture is not None and picture.size == (64, 35)  # of 218 x 118: 4 % of 200, and 1, on each side
+    assert picture.getpixel((0, 0)) == (255, 255, 255) and picture.getpixel((32, 16)) == (255, 0, 0)
+    assert fitted(square("red", 32)).size == (32, 32) and fitted(square("red", 32), enlarge=True).size == (64, 64)
+    assert is_blank(Image.new("RGB", (64, 64), "white")) and not is_blank(square("red"))
+
+
+def test_tiles_are_staged_pixel_by_pixel(tmp_path: Path) -> None:
+    folder = tmp_path / "releases/Nov-2015/mon/animals"
+    folder.mkdir(parents=True)
+    tile = Image.new("RGBA", (32, 32))
+    tile.paste((0, 0, 255, 255), (4, 0, 32, 32))
+    for name in ("bat2.png", "bat_overlay.png"):
+        tile.save(folder / name)
+    assert pair.stage(symbols.crawl_tiles(tmp_path, "CC0-1.0"), "tiles", tmp_path / "tiles.tar") == (1, 0)
+    (sample,) = pack.read_staged(tmp_path / "tiles.tar")
+    pixels = np.asarray(Image.open(io.BytesIO(sample.picture)).convert("RGB"))
+    assert pixels.shape == (64, 64, 3) and (pixels[:, :8] == 255).all() and (pixels[:, 8:] == (0, 0, 255)).all()
+    assert sample.key == "tiles_00000" and sample.members["txt"] == b"bat, animal, monster"
+    assert sample.facts == {
+        "captions": ["bat, animal, monster", "bat", "pixel art bat", "bat, monster, pixel art"],
+        "source": "tiles",
+        "licence": "CC0-1.0",
+        "style": "pixel-art",
+        "id": "mon/animals/bat2.png",
+    }
+
+
+def test_an_icon_set_is_drawn_black_on_white(tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="resvg_py draws SVG; pip install resvg_py")
+    half = '<path fill="currentColor" d="M0 0h8v16H0z"/>'
+    found = {"half-full": {"body": half}, "bare": {"body": ""}, "gone": {"body": half, "hidden": True}}
+    (tmp_path / "icons.json").write_text(json.dumps({"icons": found}))
+    pairs = icons.pairs(icons.game, tmp_path, "CC-BY-3.0", "icon-glyph")
+    assert pair.stage(pairs, "tiny", tmp_path / "tiny.tar") == (1, 1)  # the bare one is blank
+    (sample,) = pack.read_staged(tmp_path / "tiny.tar")
+    pixels = np.asarray(Image.open(io.BytesIO(sample.picture)).convert("L"))
+    assert pixels.shape == (64, 64) and (pixels[:, :31] < 8).all() and (pixels[:, 33:] > 247).all()
+    assert sample.facts["captions"] == ["half full", "half full icon", "black silhouette of half full"]
+
+
+def test_of_equal_pictures_the_one_with_the_shortest_caption_stays(tmp_path: Path) -> None:
+    flags = (a_pair("BV", square("red"), "flag of Bouvet Island"), a_pair("NO", square("red"), "flag of Norway"))
+    samples = staged(tmp_path, "flags", *flags, a_pair("TD", square("blue"), "flag of Chad"))
+    assert [sample.facts["id"] for sample in pack.without_equal_pictures(samples)] == ["NO", "TD"]
+
+
+def test_kept_out_pictures_are_never_trained_on_under_any_id(tmp_path: Path) -> None:
+    drawn = square("red")
+    drawn.putpixel((40, 40), (200, 0, 0))
+    samples = {
+        "openclipart": staged(
+            tmp_path,
+            "openclipart",
+            a_pair("kept.svg", square("red"), "a red square"),
+            a_pair("again.svg", square("red"), "square"),
+            a_pair("nearly.svg", drawn, "square with a spot"),
+            a_pair("other.svg", square("red", at=(0, 0)), "square in a corner"),
+            a_pair("blue.svg", square("blue"), "blue square"),
+        ),
+        "openmoji": staged(tmp_path, "openmoji", a_pair("1F7E9", square("green"), "green square")),
+    }
+    groups = pack.split(samples, {"openmoji"}, {("openclipart", "kept.svg")})
+    ids = {name: [sample.facts["id"] for sample in group] for name, group in groups.items()}
+    assert ids == {"clip-art": ["kept.svg"], "openmoji": ["1F7E9"], "train": ["other.svg", "blue.svg"]}
+
+
+def test_the_list_of_kept_out_clip_art_names_its_sources() -> None:
+    ids = build.kept_out_ids()
+    assert len(ids) == 268 and {source for source, _ in ids} == {"openclipart", "stamps"}
+    assert not any(SOURCES[source].held_out for source, _ in ids)
+
+
+def test_an_interrupted_build_goes_on_and_a_finished_source_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def pairs() -> Iterator[pair.Pair]:
+        calls.append("made")
+        yield a_pair("a", square("red"), "red square")
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        yield a_pair("b", square("blue"), "blue square")
+
+    monkeypatch.setitem(SOURCES, "tiny", Source((), pairs, "nobody"))
+    with pytest.raises(KeyboardInterrupt):
+        build.staged("tiny", SOURCES["tiny"], tmp_path, None, label="tiny")
+    assert not list((tmp_path / "staged").iterdir())
+    for _ in range(2):
+        build.staged("tiny", SOURCES["tiny"], tmp_path, None, label="tiny")
+    assert len(calls) == 2
+    for _ in range(2):  # a second build replaces the shards of the first
+        build.packed(["tiny"], tmp_path)
+        assert [path.name for path in (tmp_path / "train").iterdir()] == ["train-000000.tar"]
+    source = open_source(tmp_path / "train")
+    assert sorted(source.sample(index).captions[0] for index in range(len(source))) == ["blue square", "red square"]
+    attribution = (tmp_path / "ATTRIBUTION.md").read_text()
+    assert "## tiny\n\n2 pairs, from " in attribution and "- CC0-1.0: 2\n" in attribution
+
+
+def test_a_repository_is_fetched_at_its_commit_or_not_at_all(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    repository = tmp_path / "snapshots" / "jane+icons"
+    repository.mkdir(parents=True)
+    (repository / "a.svg").write_text("<svg/>")
+    git = ["git", "-c", "user.name=Jane", "-c", "user.email=jane@example.org", "-C", str(repository)]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Icons"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (folder,) = fetched([GitHub("jane/icons", commit)], tmp_path / "good", tmp_path / "snapshots")
+    assert [path.name for path in folder.iterdir()] == ["a.svg"]
+    with pytest.raises(PackageError, match="git fetch"):
+        fetched([GitHub("jane/icons", "0" * 40)], tmp_path / "bad", tmp_path / "snapshots")
+    assert not list((tmp_path / "bad" / "github").iterdir())
+
+
+def test_a_missing_program_is_told_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(packages.PackageError, match=r"npm is not installed; install Node\.js"):
+        fetched([Npm("tiny@1.0.0")], tmp_path, None)

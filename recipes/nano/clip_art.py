@@ -23,11 +23,6 @@ _TEMPLATE_TITLE = re.compile(
     r"gradient collection|iconset|untitled|^test$|drawing$|sodipodi|inkscape|open clip art",
     re.IGNORECASE,
 )
-_NO_DESCRIPTION = re.compile(
-    r"http|www|@|made with|sodipodi|inkscape|created|svg|license|collection|contribut|public domain|copyright|upload|"
-    r"draw(n|ing) (in|by|with)|version",
-    re.IGNORECASE,
-)
 _THEME_PREFIX = re.compile(r"^(aiga|gnome(-mime(-application)?|-fs|-dev)?|gtk(-stock)?|bb|mime|stock|\d+)[-_]")
 # keywords and names that do not tell one picture from another
 _SAYS_LITTLE = re.compile(
@@ -56,7 +51,6 @@ class About:
     """What an SVG file's metadata say."""
 
     title: str
-    description: str
     author: str
     keywords: list[str]
     licence: str
@@ -77,7 +71,7 @@ def open_clip_art(package: Path, dictionary: Path) -> Iterator[Pair]:
         file, known = path.relative_to(root).as_posix(), abouts[path]
         captions = captions_of(file, known, vocabulary, untitled=_letters(known.title) in collections)
         if captions:
-            picture = from_svg(text, crop=True, fonts="<text" in text)
+            picture = from_svg(text, crop=True)
             thin = picture is not None and max(picture.size) > _LONGEST_ASPECT * min(picture.size)
             yield Pair(
                 id=file,
@@ -90,7 +84,7 @@ def open_clip_art(package: Path, dictionary: Path) -> Iterator[Pair]:
 
 
 def captions_of(file: str, known: About, vocabulary: set[str], *, untitled: bool) -> tuple[str, ...]:
-    """Name with three tags, name, description, name with six tags. () where nothing English is known.
+    """Name with three tags, name, name with six tags. () where nothing English is known.
 
     The name is the title, or that of the file if the title is a collection's (`untitled`), or a keyword if neither is
     English.
@@ -116,10 +110,7 @@ def captions_of(file: str, known: About, vocabulary: set[str], *, untitled: bool
     tags += [words(folder) for folder in reversed(folders) if _FOLDER.fullmatch(folder)][:1]
     if file.startswith("computer/icons"):
         tags = [tag for tag in tags if tag != "computer"] + ["computer icon"]
-    described = " ".join(known.description.split()).rstrip(".")
-    useful = 12 < len(described) < 160 and share_known(described, vocabulary) > 0.85
-    sentence = [described] if useful and not _NO_DESCRIPTION.search(described) else []
-    return with_tags(name[:90], tags, 3), name, *sentence, with_tags(name, tags, 6)
+    return with_tags(name[:90], tags, 3), name, with_tags(name, tags, 6)
 
 
 def about(svg: str) -> About:
@@ -130,7 +121,6 @@ def about(svg: str) -> About:
     licence = "".join(re.findall(r'<cc:license\s+rdf:resource="(.*?)"', metadata)[:1])
     return About(
         title=_field(work, "dc:title"),
-        description=_field(work, "dc:description"),
         author=_field(creator, "dc:title"),
         keywords=[_plain(text) for text in re.findall("<rdf:li[^>]*>(.*?)</rdf:li>", metadata, re.DOTALL)],
         licence=licence if licence and "PublicDomain" not in licence else "public domain",

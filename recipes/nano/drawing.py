@@ -12,16 +12,16 @@ _JPEG_QUALITY = 80
 _INK = 8
 
 
-def from_svg(svg: str, *, crop: bool = False, fonts: bool = False) -> Image.Image | None:
+def from_svg(svg: str, *, crop: bool = False) -> Image.Image | None:
     """Drawn at several times the size, then reduced; black where it says currentColor. None: it cannot be drawn.
 
-    `crop` cuts the empty margin off; `fonts` allows lettering, which takes longer.
+    `crop` cuts the empty margin off.
     """
     import resvg_py  # here, so that what needs no SVG runs without it
 
     def rendered(**size: int) -> Image.Image:
-        # without dpi, sizes in pt and mm are refused
-        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts=not fonts, dpi=96, **size)
+        # without dpi, sizes in pt and mm are refused; looking for fonts takes longer than drawing
+        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts="<text" not in text, dpi=96, **size)
         return Image.open(io.BytesIO(bytes(png)))
 
     text = svg.replace("currentColor", "#000")

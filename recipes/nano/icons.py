@@ -77,7 +77,9 @@ def mdi(package: Path) -> Iterator[Icon]:
     for facts in sorted(read_json(package / "meta.json"), key=lambda facts: facts["name"]):
         name, kinds = facts["name"], facts["tags"]
         if not (facts["deprecated"] or "Brand / Logo" in kinds or _MDI_VARIANT.search(name)):
-            tags = [words(alias) for alias in facts["aliases"]] + [kind.lower().split(" / ")[0] for kind in kinds]
+            tags = [words(alias) for alias in facts["aliases"]] + [
+                re.split(" [/+] ", kind.lower())[0] for kind in kinds
+            ]
             yield Icon(name, words(name), tags[:2], (package / "svg" / f"{name}.svg").read_text())
 
 

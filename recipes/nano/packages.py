@@ -26,6 +26,9 @@ class Npm:
 
     name: str
 
+    def __str__(self) -> str:
+        return f"npm package {self.name}"
+
     def fetch(self, folder: Path, snapshots: Path | None) -> None:
         _run("npm", "pack", self.name, "--silent", "--ignore-scripts", "--pack-destination", str(folder))
         (archive,) = folder.glob("*.tgz")
@@ -41,6 +44,9 @@ class Debian:
 
     name: str
 
+    def __str__(self) -> str:
+        return f"Debian package {self.name}"
+
     def fetch(self, folder: Path, snapshots: Path | None) -> None:
         _run("apt-get", "download", self.name, cwd=folder)
         (archive,) = folder.glob("*.deb")
@@ -54,6 +60,9 @@ class GitHub:
 
     name: str
     commit: str
+
+    def __str__(self) -> str:
+        return f"GitHub repository {self.name} at {self.commit[:10]}"
 
     def fetch(self, folder: Path, snapshots: Path | None) -> None:
         owner, repository = self.name.split("/")

@@ -26,8 +26,7 @@ class Source:
     @property
     def origin(self) -> str:
         """For the list of who made what."""
-        named = ", ".join(f"{type(package).__name__} package {package.name}" for package in self.packages)
-        return f"{named}, by {self.made_by}".replace("GitHub package", "GitHub repository")
+        return f"{', '.join(map(str, self.packages))}, by {self.made_by}"
 
 
 _NAMES = Npm("emojibase-data@17.0.0")

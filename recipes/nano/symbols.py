@@ -42,7 +42,7 @@ def mulberry(repository: Path, licence: str) -> Iterator[Pair]:
             tags = [tag for tag in (row.get("tags") or "").split() if len(tag) > 2]
             seen = [category] if category and len(category.split()) < 3 and "flag" not in name else []
             captions = (with_tags(name, [*tags[:1], *seen, *tags[1:]], 2), name, f"{name} symbol")
-            picture = from_svg(path.read_text("utf-8", "replace"), fonts=True)
+            picture = from_svg(path.read_text("utf-8", "replace"))
             yield Pair(id=path.stem, picture=picture, captions=captions, licence=licence, style="pictogram")
 
 
@@ -67,7 +67,7 @@ def bioicons(repository: Path) -> Iterator[Pair]:
             subject = words(category).lower().removesuffix("s") if category == "Animals" else words(category).lower()
             yield Pair(
                 id=path.relative_to(root).as_posix(),
-                picture=from_svg(widened(path.read_text("utf-8", "replace")), crop=True, fonts=True),
+                picture=from_svg(path.read_text("utf-8", "replace"), crop=True),
                 captions=(with_tags(name, [subject], 1), name, f"{name}, scientific illustration"),
                 licence=_BIOICONS_LICENCES[licence],
                 style="illustration",
@@ -80,25 +80,6 @@ def bioicon_name(stem: str) -> str:
     name = re.sub("([a-z])([A-Z])", r"\1 \2", re.sub(r"\s*\b\d+\s*$", "", words(stem)))
     name = re.sub(r"\b(chem|svg|icon|[Nn]ew)\b$", "", re.sub(r"\s+\d+$", "", name)).strip()
     return name if re.match("[A-Z]{2}", name) else name[:1].lower() + name[1:]
-
-
-def widened(svg: str, share: float = 0.35) -> str:
-    """With a larger view box, since several drawings reach over theirs; the margin is cropped afterwards."""
-    tag = re.search(r"<svg\b[^>]*>", svg, re.DOTALL)
-    sizes = (
-        {name: value for name, _, value in re.findall(r"\b(viewBox|width|height)\s*=\s*([\"'])(.*?)\2", tag[0])}
-        if tag
-        else {}
-    )
-    box = sizes.get("viewBox") or f"0 0 {sizes.get('width', '')} {sizes.get('height', '')}"
-    numbers = re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", box)
-    if tag is None or len(numbers) != 4:
-        return svg
-    left, top, width, height = map(float, numbers)
-    wide, high = width * (1 + 2 * share), height * (1 + 2 * share)
-    rest = re.sub(r"\s(viewBox|width|height|x|y)\s*=\s*(\"[^\"]*\"|'[^']*')", "", tag[0][4:])
-    view = f'viewBox="{left - width * share} {top - height * share} {wide} {high}" width="{wide}" height="{high}"'
-    return f"{svg[: tag.start()]}<svg {view}{rest}{svg[tag.end() :]}"
 
 
 def crawl_tiles(repository: Path, licence: str) -> Iterator[Pair]:

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from siglip import Embedder
+from siglip import Embedder, SiglipConfig
 from siglip.cli.main import main
 from tests.conftest import ROOT
 
 Make = Callable[[str], Path]
+WIDTH = SiglipConfig.from_pretrained("nano").text_config.hidden_size
 FILES = [str(ROOT / "samples" / name) for name in ("penguin.png", "cat.jpg", "teapot.png")]
 
 
@@ -29,7 +30,7 @@ def test_vectors_and_rows_match_and_carry_the_fingerprint(capsys: pytest.Capture
     embedder = Embedder.from_pretrained("nano")
     told = json.loads(capsys.readouterr().out)
     assert told == {
-        "vectors": "made/here/pictures.npy", "rows": "made/here/pictures.jsonl", "count": 3, "dim": 192,
+        "vectors": "made/here/pictures.npy", "rows": "made/here/pictures.jsonl", "count": 3, "dim": WIDTH,
         "model": "nano", "fingerprint": embedder.fingerprint, "failures": [],
     }  # fmt: skip
     vectors = np.load(told["vectors"])
@@ -60,7 +61,7 @@ def test_rows_of_broken_pictures_are_left_out_and_listed(capsys: pytest.CaptureF
     Path("bad.png").write_text("no picture")
     assert main(["embed", FILES[0], "bad.png", odd, "--out", "v"]) == 3
     assert "siglip: 1 of 3 failed:\n  bad.png: " in capsys.readouterr().err
-    assert np.load("v.npy").shape == (2, 192)
+    assert np.load("v.npy").shape == (2, WIDTH)
     assert [json.loads(line)["name"] for line in Path("v.jsonl").read_text().splitlines()] == [FILES[0], odd]
     assert main(["embed", FILES[0], odd, "--out", "p", "--parquet"]) == 0
     assert pq.read_table("p.parquet")["name"].to_pylist() == [FILES[0], "\\xff.png"]
@@ -70,7 +71,7 @@ def test_nothing_readable_gives_files_without_rows():
     Path("bad.png").write_text("no picture")
     for form in ([], ["--parquet"]):
         assert main(["embed", "bad.png", "--out", "v", *form]) == 3
-    assert np.load("v.npy").shape == (0, 192)
+    assert np.load("v.npy").shape == (0, WIDTH)
     assert Path("v.jsonl").read_text() == ""
     assert pq.read_table("v.parquet").num_rows == 0
 

@@ -36,7 +36,7 @@ def test_info_tells_temperature_bias_and_preparation_of_a_model(capsys: pytest.C
     assert facts["temperature_t"] == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
     assert facts["bias_b"] == pytest.approx(model.logit_bias.item(), rel=1e-6)
     assert facts["texts"] == {"context_length": 16, "clean": "canonicalize-hf"}
-    assert facts["pictures"]["image_size"] == facts["vision_config"]["image_size"] == 64
+    assert facts["pictures"]["image_size"] == facts["vision_config"]["image_size"]
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,8 +1,8 @@
-"""The built-in model, first part: small towers see 32-pixel pictures, most of the training at a quarter of the cost.
+"""The built-in model, first part: small towers see 32-pixel pictures, with 16 patches each, which is cheap.
 
     python recipes/nano/build.py DATA
     siglip train recipes/nano.py --set data.train=DATA/train --out runs/nano
-    siglip train recipes/nano_64px.py --set data.train=DATA/train --out runs/nano-64px
+    siglip train recipes/nano_48px.py --set data.train=DATA/train --out runs/nano-48px
 
 Equal captions and concepts are positives, since drawings of one thing come in many styles. Icons are black on white, so
 they are recoloured. b starts at the log-odds of a pair in the batch; t and b learn faster than the towers. The learning
@@ -30,7 +30,7 @@ def recipe() -> TrainConfig:
         ),
         data=DataSpec(train="DATA/train", augment=Augment(crop_area=0.5, flip=0.5, recolour=0.5), positives="equal"),
         optimizer=OptimizerSpec(lr=2e-3, logit_lr_multiplier=5.0, warmup_steps=200, decay="constant"),
-        steps=5000,  # 30 passes over 42,769 pairs
+        steps=4500,  # 27 passes over 42,769 pairs
         batch_size=batch_size,
         ema=0.998,
     )

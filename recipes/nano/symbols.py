@@ -14,6 +14,11 @@ _BIOICONS_LICENCES = {
     "cc-0": "CC0-1.0", "cc-by-3.0": "CC-BY-3.0", "cc-by-4.0": "CC-BY-4.0", "cc-by-sa-3.0": "CC-BY-SA-3.0",
     "cc-by-sa-4.0": "CC-BY-SA-4.0", "mit": "MIT", "bsd": "BSD",
 }  # fmt: skip
+# first words of Mulberry's categories that can be seen, unlike `verb` or `descriptive`
+_SUBJECT = re.compile(
+    r"(food|animal|clothes|building|transport|sport|plants|drink|people|tools|music|weather|leisure|number|shape|"
+    r"alphabet|toys)\b"
+)
 # folders of tiles -> what they show; all others hold walls, effects and parts of pictures
 _TILES = {
     "mon": "monster", "item/weapon": "weapon", "item/armour": "armour", "item/food": "food", "item/book": "book",
@@ -38,9 +43,9 @@ def mulberry(repository: Path, licence: str) -> Iterator[Pair]:
         row = known.get(path.stem, {})
         if row.get("rated") in (None, "", "0"):
             name = mulberry_name(path.stem)
-            category = re.sub(r"^(descriptive|verbs?|healthcare)\s+", "", (row.get("category-en") or "").lower())
+            subject = _SUBJECT.match((row.get("category-en") or "").lower())
             tags = [tag for tag in (row.get("tags") or "").split() if len(tag) > 2]
-            seen = [category] if category and len(category.split()) < 3 and "flag" not in name else []
+            seen = [subject[0]] if subject else []
             captions = (with_tags(name, [*tags[:1], *seen, *tags[1:]], 2), name, f"{name} symbol")
             picture = from_svg(path.read_text("utf-8", "replace"))
             yield Pair(id=path.stem, picture=picture, captions=captions, licence=licence, style="pictogram")

@@ -45,7 +45,7 @@ def caltech101(repository: Path, licence: str) -> Iterator[Pair]:
         if label not in _CALTECH_UNWANTED:
             caption = _CALTECH.get(label, words(label).lower())
             name = caption.split(",")[0]
-            captions = (caption, name, f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}")
+            captions = (caption, name, f"a photo of {_a(name)}")
             yield _pair(path, repository, captions, licence, f"caltech101:{label}")
 
 
@@ -75,9 +75,13 @@ def clothing(repository: Path, licence: str) -> Iterator[Pair]:
             child = rows[path.stem]["kids"] == "True" and label != "Body"
             full = f"children's {_CLOTHING[label]}" if child else _CLOTHING[label]
             name = _CLOTHING[label].split(",")[0]
-            captions = (f"{full}, clothing", name, full, f"a photo of {name if name.endswith('s') else f'a {name}'}")
+            captions = (f"{full}, clothing", name, full, f"a photo of {name if name.endswith('s') else _a(name)}")
             if path.exists():
                 yield _pair(path, repository, captions, licence, f"clothing:{label}")
+
+
+def _a(name: str) -> str:
+    return f"{'an' if re.match('[aio]|e[^uw]|um|un', name) else 'a'} {name}"
 
 
 def _some_of_each(paths: Iterable[Path], most: int) -> list[Path]:

@@ -15,6 +15,7 @@ import numpy as np
 import pack
 import packages
 import pair
+import photos
 import pytest
 import symbols
 from drawing import drawn_box, fitted, from_picture, is_blank
@@ -240,3 +241,16 @@ def test_a_missing_program_is_told_with_what_to_install(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", "")
     with pytest.raises(packages.PackageError, match=r"npm is not installed; install Node\.js"):
         fetched([Npm("tiny@1.0.0")], tmp_path, None)
+
+
+def test_photos_are_taken_evenly_from_the_classes_and_kept_as_jpeg(tmp_path: Path) -> None:
+    for name in ("euphonium", "cougar_face", "Faces_easy"):
+        (tmp_path / "101_ObjectCategories" / name).mkdir(parents=True)
+        for index in range(62 if name == "euphonium" else 1):
+            square("red").save(tmp_path / "101_ObjectCategories" / name / f"image_{index:04d}.jpg")
+    samples = staged(tmp_path, "caltech101", *photos.caltech101(tmp_path, "CC-BY-4.0"))
+    concepts = [sample.facts["concept"] for sample in samples]
+    assert concepts == ["caltech101:cougar_face"] + 60 * ["caltech101:euphonium"]
+    assert samples[0].facts["captions"] == ["face of a cougar", "a photo of a face of a cougar"]
+    assert samples[1].facts["captions"] == ["euphonium", "a photo of a euphonium"]
+    assert "jpg" in samples[0].members

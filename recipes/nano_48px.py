@@ -1,4 +1,4 @@
-"""The built-in model, second part: what nano.py made goes on with 48-pixel pictures while the learning rate falls.
+"""The built-in model, second part: what nano.py made sees 48-pixel pictures while the learning rate falls.
 
 Pictures are varied less: the last passes are about what they look like when the model is used.
 """

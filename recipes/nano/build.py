@@ -1,6 +1,6 @@
 """Builds the pictures and captions that the built-in model is trained with, from public packages.
 
-    pip install siglip resvg_py
+    pip install . resvg_py
     python recipes/nano/build.py DATA
 
 DATA/train/train-000000.tar ...       what to train with: pictures of at most 64 px with English captions

@@ -49,4 +49,6 @@ def test_a_terminal_too_narrow_for_the_matrix_gets_a_line_for_each_text_best_fir
     assert len(lines) == rows
     if rows == 2:
         assert heading.split() == ["image", "text", "probability"]
-        assert [line.split()[-1] for line in lines] == sorted((line.split()[-1] for line in lines), reverse=True)
+        assert [line.split()[-1] for line in lines] == sorted(
+            (line.split()[-1] for line in lines), key=float, reverse=True
+        )

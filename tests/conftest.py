@@ -1,5 +1,6 @@
 """Fixtures every test may use: a tiny configuration and model, the built-in model, and no network."""
 
+import signal
 import socket
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.model import SiglipModel
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# a shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

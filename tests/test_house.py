@@ -97,18 +97,24 @@ def test_these_imports_load_no_torch(statement: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
-    readme = (ROOT / "README.md").read_text()
-    tree = re.search(r"```tree\n(.*?)```", readme, re.DOTALL)
-    assert tree is not None
+def test_the_tree_in_the_docs_draws_every_room() -> None:
+    drawn_tree = re.search(r"```tree\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    assert drawn_tree is not None
     folders: list[str] = []
     drawn: set[str] = set()
-    for line in tree.group(1).splitlines():
-        name = line.split("  ")[0] if not line.startswith(" ") else line.strip().split("  ")[0]
+    for line in drawn_tree.group(1).splitlines():
+        name = line.strip().split("  ")[0].rstrip("/")
         depth = (len(line) - len(line.lstrip())) // 2
         folders = [*folders[:depth], name]
-        drawn.add("".join(folders))
+        drawn.add("/".join(folders))
     for path in drawn:
-        assert (ROOT / path).exists(), f"README draws {path}, which is not there"
-    on_disk = {str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py"}
-    assert on_disk <= drawn, f"README does not draw {sorted(on_disk - drawn)}"
+        assert (ROOT / path).exists(), f"docs/architecture.md draws {path}, which is not there"
+    rooms = {"/".join(path.relative_to(ROOT).parts[:2]) for path in MODULES if not path.stem.startswith("__")}
+    assert rooms <= drawn, f"docs/architecture.md does not draw {sorted(rooms - drawn)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_first_line_of_a_file_says_what_it_is_for(path: Path) -> None:
+    said = ast.get_docstring(ast.parse(path.read_text()))
+    assert said is not None
+    assert 10 < len(said.splitlines()[0]) <= 160

@@ -4,6 +4,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -322,6 +323,26 @@ def test_the_given_model_stays_as_it_was(model: SiglipModel, processor: SiglipPr
     assert model.training and all(weight.requires_grad for weight in model.parameters())
     for name, weight in model.state_dict().items():
         assert weight.dtype == torch.float32 and torch.equal(weight, before[name])
+
+
+def test_a_model_left_in_training_mode_is_embedded_without_dropout(
+    model: SiglipModel, processor: SiglipProcessor, embedder: Embedder
+) -> None:
+    noisy = replace(
+        model.config,
+        text_config=replace(model.config.text_config, attention_dropout=0.9),
+        vision_config=replace(model.config.vision_config, attention_dropout=0.9),
+    )
+    training = SiglipModel(noisy)
+    training.load_state_dict(model.state_dict())
+    training.train()
+    noisy_embedder = Embedder(training, processor, device="cpu", dtype="float32", batch_size=4)
+    pictures, texts = [picture(1), picture(2)], ["a cat", "a dog"]
+    np.testing.assert_array_equal(
+        noisy_embedder.embed_images(pictures).vectors, embedder.embed_images(pictures).vectors
+    )
+    np.testing.assert_array_equal(noisy_embedder.embed_texts(texts).vectors, embedder.embed_texts(texts).vectors)
+    assert training.training
 
 
 def test_bfloat16_moves_directions_little_and_vectors_stay_float32(

@@ -153,6 +153,22 @@ def test_the_configuration_loads_from_every_layout(folder: Path, tmp_path: Path,
     assert SiglipConfig.from_pretrained(tmp_path / "open_clip") == tiny_config
 
 
+@pytest.mark.parametrize("second", ["open_clip", "big_vision"])
+def test_hugging_face_weights_go_before_those_of_another_layout_beside_them(
+    folder: Path, tmp_path: Path, tiny_model: SiglipModel, second: str
+) -> None:
+    """Repositories carry several; a config.json alone does not hide the weights there are."""
+    both = tmp_path / "both"
+    convert(folder, both, second)
+    other = SiglipModel(tiny_model.config, generator=torch.Generator().manual_seed(99))
+    other.save_pretrained(both)
+    assert torch.equal(SiglipModel.from_pretrained(both).text_model.head.weight, other.text_model.head.weight)
+    if second == "open_clip":
+        (both / "model.safetensors").unlink()
+        first = SiglipModel.from_pretrained(folder)
+        assert torch.equal(SiglipModel.from_pretrained(both).text_model.head.weight, first.text_model.head.weight)
+
+
 def test_a_folder_of_one_tower_says_what_a_whole_model_misses(tiny_model: SiglipModel, tmp_path: Path) -> None:
     tiny_model.text_model.save_pretrained(tmp_path)
     assert SiglipTextModel.from_pretrained(tmp_path).config == tiny_model.config.text_config

@@ -191,6 +191,31 @@ def test_the_cache_of_remote_shards_stays_small_and_samples_stay_right(tmp_path:
         assert len(list((tmp_path / "small/fetched").glob("*.tar"))) <= 2
 
 
+def test_the_shard_unused_for_longest_makes_room(tmp_path: Path, make_shards: MakeShards) -> None:
+    folder = make_shards([2] * 4)
+    store = ShardStore(tmp_path / "small", fetched_bytes=2 * (folder / "train-000.tar").stat().st_size)
+    source = open_source(f"file://{folder}", store=store)
+
+    def kept() -> set[Path]:
+        return set((tmp_path / "small/fetched").glob("*.tar"))
+
+    def fetched_by(index: int) -> tuple[set[Path], set[Path]]:
+        # times of files may be coarse: whatever is here was used long before
+        for age, path in enumerate(sorted(kept(), key=lambda path: path.stat().st_mtime_ns, reverse=True)):
+            os.utime(path, (1000 - age, 1000 - age))
+        before = kept()
+        source.sample(index)
+        return kept() - before, before - kept()
+
+    (first,), _ = fetched_by(0)
+    (second,), _ = fetched_by(2)
+    source.sample(1)  # of the first shard, which is now the one used last
+    (third,), gone = fetched_by(4)
+    assert gone == {second}
+    assert kept() == {first, third}
+    assert fetched_by(6)[1] == {first}
+
+
 def test_remote_trouble_is_one_error(make_shards: MakeShards, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("siglip.data.store.time.sleep", lambda _: None)
     folder = make_shards([1])

@@ -51,6 +51,24 @@ def test_cached_and_running_towers_give_the_same_losses(shard: Path, tmp_path: P
     assert file_of(tmp_path / "runs" / "image-embeds").stat().st_size == 40 * (16 * 4 + 1)
 
 
+def test_a_locked_tower_sees_without_dropout(shard: Path, tmp_path: Path) -> None:
+    """The vectors of a tower whose attention drops nine tenths while it trains are those of the tower at rest."""
+    config = locked_run(shard)
+    assert config.model.config is not None
+    vision = replace(config.model.config.vision_config, attention_dropout=0.9)
+    noisy = replace(config, model=replace(config.model, config=replace(config.model.config, vision_config=vision)))
+    model, processor = pair_of_towers(noisy)
+    model.train()
+    source = open_source(config.data.train)
+    cache = ImageCache(tmp_path, source, model, processor)
+    cache.fill(LoaderSettings(batch_size=16, workers=0), CPU, lambda _: None)
+    model.eval()
+    pictures = [source.sample(index).image for index in range(3)]
+    with torch.no_grad():
+        features = model.get_image_features(processor(images=pictures, return_tensors="pt")["pixel_values"])
+    torch.testing.assert_close(cache.rows(torch.arange(3)), F.normalize(features, dim=-1))
+
+
 def test_a_later_run_looks_the_vectors_up(shard: Path, tmp_path: Path) -> None:
     """Other vectors in the file give other losses, so it is the file that is used."""
     config = locked_run(shard)

@@ -75,6 +75,24 @@ def test_lion_moves_by_the_sign_and_remembers() -> None:
     torch.testing.assert_close(weight.detach(), torch.tensor([0.85 * 0.95 - 0.1, 1.05 * 0.95 + 0.1]))
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.99), (0.5, 0.9), (0.95, 0.98)])
+def test_lion_equals_its_program_in_plain_loops(betas: tuple[float, float]) -> None:
+    """Chen et al. 2023, Program 1, number by number: the step looks through beta1, the memory through beta2."""
+    beta1, beta2 = betas
+    gradients = torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = nn.Parameter(torch.ones(5, dtype=torch.float64))
+    optimizer = Lion([{"params": [weight], "weight_decay": 0.5}], lr=0.1, betas=betas)
+    expected, momentum = [1.0] * 5, [0.0] * 5
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+        for i, g in enumerate(gradient.tolist()):
+            step = math.copysign(1.0, beta1 * momentum[i] + (1 - beta1) * g)
+            expected[i] -= 0.1 * (step + 0.5 * expected[i])
+            momentum[i] = beta2 * momentum[i] + (1 - beta2) * g
+    torch.testing.assert_close(weight.detach(), torch.tensor(expected, dtype=torch.float64))
+
+
 def slow_adafactor(gradients: list[Tensor], lr: float) -> Tensor:
     """Loops over single numbers; the recipe of the paper's code written out."""
     rows, columns = len(gradients[0]), len(gradients[0][0])

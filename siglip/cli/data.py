@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["stats", "pack"], help="what to do")
     parser.add_argument("source", metavar="SRC", help="the samples")
     parser.add_argument("destination", metavar="DST", nargs="?", type=Path, help="pack: a folder without shards")
+    inputs.add_column_argument(parser)
     pack = parser.add_argument_group("pack")
     pack.add_argument("--shard-size", type=inputs.positive, metavar="N", help="samples in a shard (default: 5000)")
     pack.add_argument("--max-px", type=inputs.positive, metavar="P", help="resize pictures with a longer side")
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise inputs.UsageError("pack needs a destination: siglip data pack SRC DST")
     from siglip.data import open_source
 
-    source = open_source(arguments.source)
+    source = open_source(arguments.source, columns=inputs.columns(arguments))
     return _stats(arguments, source) if arguments.action == "stats" else _pack(arguments, source)
 
 

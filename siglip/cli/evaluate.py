@@ -70,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shots", type=inputs.positive, metavar="K", help="k-shot: pictures a class to learn from (default: 10)"
     )
+    inputs.add_column_argument(parser)
     output.add_form_arguments(parser)
     inputs.add_model_arguments(parser, named=True)
 
@@ -145,15 +146,16 @@ def _open(arguments: argparse.Namespace, named: list[str]) -> "tuple[list[Source
     """The data, after them those to learn from if there are any; and the classes, which the latter name."""
     from siglip.data import open_source
 
+    columns = inputs.columns(arguments)
     if arguments.task == "retrieval":
-        return [open_source(arguments.data)], []
-    naming = open_source(arguments.train or arguments.data, label_names=named)
+        return [open_source(arguments.data, columns=columns)], []
+    naming = open_source(arguments.train or arguments.data, columns=columns, label_names=named)
     classes = named or [name.replace("_", " ") for name in naming.label_names]
     if not classes:
         raise DataError(f"{arguments.train or arguments.data} names no classes; name them with --classes")
     if arguments.train is None:
         return [naming], classes
-    return [open_source(arguments.data, label_names=classes), naming], classes
+    return [open_source(arguments.data, columns=columns, label_names=classes), naming], classes
 
 
 def _numbers(source: "Source", classes: list[str]) -> "np.ndarray | None":

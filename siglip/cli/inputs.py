@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
 
+    from siglip.data import Columns
     from siglip.embedder import Embedder
 
 
@@ -68,6 +69,25 @@ def add_text_arguments(parser: argparse.ArgumentParser, name: str, *, required: 
         metavar="FILE",
         help=f"a text file, one of the {name} a line; blank lines and lines that begin with # are skipped",
     )
+
+
+def add_column_argument(parser: argparse.ArgumentParser) -> None:
+    """`--column image=URL`, once for each column whose name does not tell what it holds."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        type=_column,
+        default=[],
+        metavar="PART=NAME",
+        help="the column of a table that holds the image, caption or label, such as image=URL; may be given again",
+    )
+
+
+def columns(arguments: argparse.Namespace) -> "Columns":
+    """What `--column` names."""
+    from siglip.data import Columns
+
+    return Columns(**dict(arguments.column))
 
 
 def positive(word: str) -> int:
@@ -158,6 +178,13 @@ def check_model_name(name: str) -> None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {known[near[0]]!r}?" if near else "`siglip models` lists the names"
     raise CheckpointError(f"no model {name!r}: not built in, no folder or file, no hub name (owner/name); {hint}")
+
+
+def _column(word: str) -> tuple[str, str]:
+    part, _, name = word.partition("=")
+    if part not in ("image", "caption", "label") or not name:
+        raise argparse.ArgumentTypeError(f"expected image=NAME, caption=NAME or label=NAME, got {word!r}")
+    return part, name
 
 
 def _with_stdin(words: Sequence[str]) -> Iterator[str]:

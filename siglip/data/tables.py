@@ -50,7 +50,8 @@ class Columns:
         if image is None or (caption is None and label is None):
             raise DataError(
                 f"{where} has the columns {', '.join(names)}; expected one with pictures (such as 'image') and one "
-                "with captions or classes (such as 'caption', 'label'); name yours with Columns(image=..., caption=...)"
+                "with captions or classes (such as 'caption', 'label'); name yours: --column image=NAME on the command "
+                "line, --set data.columns.image=NAME for a recipe, columns=Columns(image=...) in Python"
             )
         return Columns(image=image, caption=caption, label=label)
 

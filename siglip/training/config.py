@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 from siglip.config import Clean, SiglipConfig, reject_unknown_keys
-from siglip.data import Augment
+from siglip.data import Augment, Columns
 from siglip.errors import ConfigError
 
 Task = Literal["contrastive", "classification"]
@@ -59,7 +59,8 @@ class ModelSpec:
 class DataSpec:
     """Where pairs come from and how pictures are varied. Paths as `siglip data stats` takes them.
 
-    `held_out` is evaluated on, never trained on. `augment` is applied while training; its default is the checkpoint's
+    `held_out` is evaluated on, never trained on. `columns` names the columns of tables, of both, where their names do
+    not tell, as in `--set data.columns.image=URL`. `augment` is applied while training; its default is the checkpoint's
     own resize alone, which a locked image tower needs. `workers` processes make batches, for each training process.
     `cache_images` computes the vectors of a locked image tower once and looks them up in every step.
     `max_broken` is the share of samples that may be broken before the run stops. `positives`: "pairs" is the paper's
@@ -68,6 +69,7 @@ class DataSpec:
 
     train: str
     held_out: str | None = None
+    columns: Columns = field(default_factory=Columns)
     augment: Augment = field(default_factory=Augment)
     workers: int = 2
     cache_images: bool = True

@@ -36,8 +36,9 @@ def estimate(config: TrainConfig) -> dict[str, Any]:
     few rows keep for the backward pass; interpreter, libraries and the allocator's waste come on top. Time is that of
     these rows, measured here, times all rows, without the loss over a large batch and without `torch.compile`.
     """
-    source = open_source(config.data.train)
-    held_out = None if config.data.held_out is None else open_source(config.data.held_out)
+    source = open_source(config.data.train, columns=config.data.columns)
+    path = config.data.held_out
+    held_out = None if path is None else open_source(path, columns=config.data.columns)
     model, processor = build(config, labels=source.label_names)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     small = _measure(config, source, model, processor, device)

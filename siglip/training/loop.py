@@ -70,8 +70,9 @@ class _Run:
         self._config, self._out, self._device = config, out, device
         self._checkpoints = CheckpointFolder(out / "checkpoints", config.keep)
         saved = _claim(out, config, self._checkpoints, resume=resume)
-        source = open_source(config.data.train)
-        self._held_out = None if config.data.held_out is None else open_source(config.data.held_out)
+        source = open_source(config.data.train, columns=config.data.columns)
+        held_out = config.data.held_out
+        self._held_out = None if held_out is None else open_source(held_out, columns=config.data.columns)
         model, self._processor = build(config, labels=source.label_names)
         cache = _locked_images(config, out, source, model, self._processor, device)
         self._learner = Learner(model, self._processor, config, device, cache)

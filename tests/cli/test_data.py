@@ -53,3 +53,18 @@ def test_arguments_of_the_other_action_are_refused(siglip: Run) -> None:
         result = siglip("data", *words)
         assert result.returncode == 2
         assert message in result.stderr
+
+
+def test_columns_of_a_table_are_named_on_the_command_line(siglip: Run, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "rows.csv").write_text("URL,said\n0.png,first thing\n1.png,second\n")
+    options = ("--column", "image=URL", "--column", "caption=said", "--workers", "0", "--json")
+    stats = json.loads(siglip("data", "stats", "photos/rows.csv", *options).stdout)
+    assert (stats["samples"], stats["captions_per_sample"]["mean"]) == (2, 1)
+    result = siglip("data", "stats", "photos/rows.csv", "--workers", "0")
+    assert "has the columns URL, said; expected one with pictures" in result.stderr
+    assert "--column image=NAME" in result.stderr
+    for wrong in ("picture=URL", "image", "image="):
+        result = siglip("data", "stats", "photos/rows.csv", "--column", wrong)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert f"expected image=NAME, caption=NAME or label=NAME, got {wrong!r}" in result.stderr

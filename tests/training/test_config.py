@@ -3,7 +3,7 @@
 import pytest
 
 from siglip.config import SiglipConfig
-from siglip.data import Augment
+from siglip.data import Augment, Columns
 from siglip.errors import ConfigError
 from siglip.training.config import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
 
@@ -29,13 +29,17 @@ def test_values_are_set_by_their_path() -> None:
             "optimizer.clip_norm": "none",
             "data.augment.flip": "0.5",
             "data.held_out": "other/place",
+            "data.columns.image": "URL",
+            "data.columns.caption": "1",
             "steps": "20",
             "compile": "true",
             "ema": "0.99",
         }
     )
     assert config.optimizer == OptimizerSpec(lr=3e-4, name="lion", clip_norm=None)
-    assert config.data == DataSpec(train="data", held_out="other/place", augment=Augment(flip=0.5))
+    assert config.data == DataSpec(
+        train="data", held_out="other/place", columns=Columns(image="URL", caption="1"), augment=Augment(flip=0.5)
+    )
     assert (config.steps, config.compile, config.ema) == (20, True, 0.99)
 
 

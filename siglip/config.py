@@ -141,11 +141,13 @@ class TextSettings:
 
     `clean`: "none"; "lower" (SigLIP 2, and the training of SigLIP); "canonicalize-hf" (lower, punctuation dropped,
     spaces collapsed: what users of the published SigLIP checkpoints run); "canonicalize-bv" (the same with `_`
-    read as a space: the paper's zero-shot evaluation).
+    read as a space: the paper's zero-shot evaluation). `templates` are the sentences that a label is put into, in place
+    of "{}", unless the caller names others; they have no say in how a text is encoded.
     """
 
     context_length: int = 64
     clean: Clean = "canonicalize-hf"
+    templates: tuple[str, ...] = ("This is a photo of {}.",)
 
     def __post_init__(self) -> None:
         if self.context_length < 2:
@@ -154,6 +156,11 @@ class TextSettings:
             raise ConfigError(
                 "TextSettings.clean must be 'none', 'lower', 'canonicalize-hf' or 'canonicalize-bv', "
                 f"got {self.clean!r}"
+            )
+        if not self.templates or not all("{}" in template for template in self.templates):
+            raise ConfigError(
+                "TextSettings.templates must be at least one text, each with {} where the label goes, "
+                f"got {list(self.templates)}"
             )
 
 

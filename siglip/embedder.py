@@ -158,16 +158,19 @@ class Embedder:
             raise InputError(f"expected a list of pictures, got a single {type(items).__name__}; pass [picture]")
         return self._stream_images(items)
 
-    def embed_labels(self, labels: Sequence[str], templates: str | Sequence[str]) -> Float32[np.ndarray, "labels dim"]:
+    def embed_labels(
+        self, labels: Sequence[str], templates: str | Sequence[str] | None = None
+    ) -> Float32[np.ndarray, "labels dim"]:
         """Unit vectors of labels put in place of "{}" in each template: the mean over templates, normalised again.
 
         As in the paper's zero-shot evaluation (big_vision, evaluators/proj/image_text/discriminative_classifier.py).
+        Without `templates`, those of the checkpoint: `processor.templates`.
         The vectors of the latest labels are kept for later calls. Raises InputError for no label, no template, a
         template without "{}", and a label that is no text.
         """
         if isinstance(labels, str) or not labels:
             raise InputError(f"expected a list of at least one text, got {labels!r}")
-        templates = _checked_templates(templates)
+        templates = _checked_templates(self.processor.templates if templates is None else templates)
         found = {label: vector for label in labels if (vector := self._kept.get((label, templates))) is not None}
         missing = [label for label in dict.fromkeys(labels) if label not in found]
         step = max(1, _PROMPTS_AT_ONCE // len(templates))

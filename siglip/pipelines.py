@@ -44,13 +44,14 @@ class ZeroShotImageClassification:
         image: Pictures,
         candidate_labels: str | Sequence[str],
         *,
-        hypothesis_template: str | Sequence[str] = "This is a photo of {}.",
+        hypothesis_template: str | Sequence[str] | None = None,
     ) -> Any:
         """Score each label, put in place of "{}" in the template, against each picture.
 
-        Labels are a list, or one text with commas. Several templates are averaged as in the paper's evaluation (see
-        Embedder.embed_labels). Labels met before are not encoded again. Raises InputError for no, blank or repeated
-        labels and for a template without "{}", UnreadableImage for a picture that cannot be read.
+        Labels are a list, or one text with commas; without a template, the checkpoint's own (`processor.templates`) are
+        taken. Several templates are averaged as in the paper's evaluation (see Embedder.embed_labels). Labels met
+        before are not encoded again. Raises InputError for no, blank or repeated labels and for a template without
+        "{}", UnreadableImage for a picture that cannot be read.
         """
         labels = _checked_labels(candidate_labels)
         label_vectors = self.embedder.embed_labels(labels, hypothesis_template)

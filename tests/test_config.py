@@ -86,3 +86,9 @@ def test_another_models_folder_is_refused() -> None:
         SiglipConfig.from_dict({"model_type": "clip"})
     with pytest.raises(NotYetSupported, match="NaFlex"):
         SiglipConfig.from_dict({"model_type": "siglip2"})
+
+
+@pytest.mark.parametrize("templates", [(), ("a photo",), ("{}", "{ }")])
+def test_templates_have_a_place_for_the_label(templates: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"each with \{\} where the label goes"):
+        TextSettings(templates=templates)

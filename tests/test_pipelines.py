@@ -186,6 +186,13 @@ def test_several_templates_are_averaged_as_in_the_papers_evaluation(classifier: 
     assert by_label(found) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-6)
 
 
+def test_the_template_is_the_checkpoints_unless_told_otherwise(classifier: ZeroShotImageClassification) -> None:
+    assert classifier(CAT, LABELS) == classifier(CAT, LABELS, hypothesis_template="This is a photo of {}.")
+    builtin = pipeline("zero-shot-image-classification", "nano")
+    assert builtin(CAT, LABELS) == builtin(CAT, LABELS, hypothesis_template=builtin.embedder.processor.templates)
+    assert builtin(CAT, LABELS) != builtin(CAT, LABELS, hypothesis_template="This is a photo of {}.")
+
+
 # ---- streams and broken pictures
 
 

@@ -27,7 +27,9 @@ def fingerprint(model: PretrainedModel, processor: SiglipProcessor | None = None
         digest.update(_text([name, list(tensor.shape), str(wide)]))
         digest.update(tensor.detach().to("cpu", wide).contiguous().numpy())
     if processor is not None:
-        digest.update(_text([asdict(processor.image_processor.settings), asdict(processor.tokenizer.settings)]))
+        texts = asdict(processor.tokenizer.settings)
+        del texts["templates"]  # which texts are encoded, not how
+        digest.update(_text([asdict(processor.image_processor.settings), texts]))
         digest.update(processor.tokenizer.vocab_file.read_bytes())
     return digest.hexdigest()
 

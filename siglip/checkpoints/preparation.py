@@ -1,7 +1,8 @@
 """The files that say how a checkpoint prepares pictures and texts; they lie beside the weights of every layout.
 
 `preprocessor_config.json` (or `processor_config.json`, which nests it), `tokenizer_config.json`, and the vocabulary:
-`spiece.model` or `tokenizer.json`. Our own key "clean" in `tokenizer_config.json` names the cleaning of text.
+`spiece.model` or `tokenizer.json`. Our own keys in `tokenizer_config.json`: "clean" names the cleaning of text,
+"templates" lists the sentences that labels are put into.
 """
 
 from dataclasses import replace
@@ -97,7 +98,8 @@ def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
     if context_length is None and values.get("model_max_length", 0) in range(2, 100_000):
         context_length = values["model_max_length"]
     length = context_length or tokenizer.settings.context_length
-    tokenizer.settings = replace(tokenizer.settings, clean=clean, context_length=length)
+    templates = _templates(folder, values.get("templates", list(tokenizer.settings.templates)))
+    tokenizer.settings = replace(tokenizer.settings, clean=clean, context_length=length, templates=templates)
     return tokenizer
 
 
@@ -110,10 +112,19 @@ def write_tokenizer(folder: Path, tokenizer: SiglipTokenizer) -> None:
         "model_max_length": tokenizer.settings.context_length,
         "do_lower_case": tokenizer.settings.clean != "none",
         "clean": tokenizer.settings.clean,
+        "templates": list(tokenizer.settings.templates),
         # without it other libraries make a mask too, and their models then hide the padding
         "model_input_names": ["input_ids"],
     }
     write_json(folder / TEXT, {**(read_json(beside) if beside.is_file() else template), **settings})
+
+
+def _templates(folder: Path, values: Any) -> tuple[str, ...]:
+    if isinstance(values, list) and values and all(isinstance(value, str) and "{}" in value for value in values):
+        return tuple(values)
+    raise CheckpointError(
+        f'{folder / TEXT}: "templates" is {values!r:.80}, expected a list of texts, each with {{}} where the label goes'
+    )
 
 
 def _image_values(folder: Path) -> dict[str, Any] | None:

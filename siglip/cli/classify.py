@@ -21,7 +21,6 @@ from siglip.files import replacing
 if TYPE_CHECKING:
     from PIL import Image
 
-DEFAULT_TEMPLATE = "This is a photo of {}."
 _CELL_PX = 192
 _ON_A_SHEET = 400
 
@@ -34,9 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--template",
         nargs="+",
         type=_template,
-        default=[DEFAULT_TEMPLATE],
         metavar="T",
-        help=f"sentences with {{}} for the label; several are averaged (default: {DEFAULT_TEMPLATE!r})",
+        help="sentences with {} for the label; several are averaged (default: the model's own, see `siglip info`)",
     )
     parser.add_argument("--top", type=inputs.positive, default=3, metavar="K", help="labels per picture (default: 3)")
     parser.add_argument(
@@ -54,13 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     names, failed = inputs.image_names(arguments.images)
     total = len(names) + len(failed)
     embedder = inputs.load_embedder(arguments)
-    label_vectors = embedder.embed_labels(labels, arguments.template)
+    templates = arguments.template or list(embedder.processor.templates)
+    label_vectors = embedder.embed_labels(labels, templates)
     form = output.form_of(arguments)
     report = output.Report(
         form,
         [output.Column("image", names), output.Column("label", labels), output.Column("probability")],
         key="images",
-        head={"model": arguments.model, "templates": arguments.template},
+        head={"model": arguments.model, "templates": templates},
     )
     captions: list[tuple[str, list[str]]] = []
     for name, vector in inputs.picture_vectors(embedder, names, failed, bar=form != "table"):

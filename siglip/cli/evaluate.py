@@ -63,8 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--templates",
         nargs="+",
         metavar="T",
-        help="zero-shot: sentences with {} for the class, or a file with one a line; several are averaged "
-        "(default: imagenet, the 81 prompts of the paper)",
+        help="zero-shot: sentences with {} for the class, a file with one a line, or imagenet, the 81 prompts of the "
+        "paper; several are averaged (default: the model's own)",
     )
     parser.add_argument("--train", metavar="SRC", help="linear-probe and k-shot: the pictures to learn from")
     parser.add_argument(
@@ -126,13 +126,14 @@ def _class_names(word: str | None) -> list[str]:
     return inputs.texts(None, Path(word))
 
 
-def _template_list(words: list[str] | None) -> list[str]:
-    """The sentences that `--templates` gives: themselves, those of a file, or the shipped ones."""
+def _template_list(words: list[str] | None) -> list[str] | None:
+    """The sentences that `--templates` gives: themselves, those of a file, or the shipped ones; else None."""
     from siglip.evaluation.zero_shot import benchmark_templates
 
-    if words in (None, ["imagenet"]):
+    if words is None:
+        return None
+    if words == ["imagenet"]:
         return benchmark_templates("imagenet")
-    assert words
     templates = inputs.texts(None, Path(words[0])) if len(words) == 1 and Path(words[0]).is_file() else words
     for template in templates:
         if "{}" not in template:
@@ -185,7 +186,7 @@ def _judge(
     embedder: "Embedder",
     pictures: "list[Pictures]",
     classes: list[str],
-    templates: list[str],
+    templates: list[str] | None,
 ) -> "Result":
     from siglip.evaluation import evaluate_retrieval, evaluate_zero_shot, k_shot, linear_probe
     from siglip.evaluation.retrieval import distinct_texts

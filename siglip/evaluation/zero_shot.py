@@ -21,7 +21,7 @@ def evaluate_zero_shot(
     embedder: Embedder,
     pictures: Pictures,
     classes: Sequence[str],
-    templates: Sequence[str],
+    templates: Sequence[str] | None = None,
     *,
     num_mistakes: int = 40,
     progress: Progress | None = None,
@@ -29,10 +29,12 @@ def evaluate_zero_shot(
     """Top-1 and top-5 accuracy of the class whose averaged prompt is nearest to the picture; scores are cosines.
 
     Label i of a picture is `classes[i]`; pictures without a label are left out and counted. A class vector is the mean
-    over templates of unit text vectors, normalised again, as in the paper's evaluation; pictures are squashed as the
-    checkpoint does, where the paper's ImageNet numbers crop the centre. `progress` gets the number of classes just
-    encoded. Raises DataError if no picture has a label or a label has no class name.
+    over templates of unit text vectors, normalised again, as in the paper's evaluation; without `templates`, those of
+    the checkpoint are taken. Pictures are squashed as the checkpoint does, where the paper's ImageNet numbers crop the
+    centre. `progress` gets the number of classes just encoded. Raises DataError if no picture has a label or a label
+    has no class name.
     """
+    templates = embedder.processor.templates if templates is None else templates
     labelled = pictures.labelled()
     check_labels(labelled, classes)
     blocks: list[np.ndarray] = []

@@ -21,6 +21,11 @@ class SiglipProcessor(PretrainedProcessing):
         self.image_processor = image_processor
         self.tokenizer = tokenizer
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The sentences this checkpoint wants labels in, each with "{}" for the label; several are averaged."""
+        return self.tokenizer.settings.templates
+
     def __call__(
         self,
         text: Texts | None = None,

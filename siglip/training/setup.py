@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from siglip.config import ImageSettings, SiglipConfig, TextSettings
+from siglip.config import ImageSettings, SiglipConfig
 from siglip.errors import ConfigError, DataError
 from siglip.model import SiglipForImageClassification, SiglipModel, SiglipVisionModel
 from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
@@ -103,7 +103,8 @@ def _fresh_processor(spec: ModelSpec, shape: SiglipConfig) -> SiglipProcessor:
         source = SiglipProcessor.from_pretrained(spec.preparation)
         vocabulary, settings = source.tokenizer.vocab_file, source.tokenizer.settings
         image = source.image_processor.settings
-    text = TextSettings(
+    text = dataclasses.replace(
+        settings,
         context_length=shape.text_config.max_position_embeddings,
         clean=spec.clean if spec.clean is not None else settings.clean,
     )

@@ -21,7 +21,7 @@ from siglip import (
     SiglipTokenizer,
     TextSettings,
 )
-from siglip.checkpoints import convert, resolve
+from siglip.checkpoints import convert, fingerprint, resolve
 from siglip.config import SiglipConfig, SiglipTextConfig
 from siglip.errors import CheckpointError, NotYetSupported
 from tests.checkpoints.test_huggingface import change_json
@@ -44,9 +44,12 @@ PUBLISHED_V1 = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The preparation of the built-in model, without the model."""
+    """The preparation of the built-in model, without the model and without templates of its own."""
     for name in ("preprocessor_config.json", "tokenizer_config.json", "spiece.model"):
         shutil.copy(NANO / name, tmp_path / name)
+    values = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del values["templates"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(values))
     return tmp_path
 
 
@@ -108,6 +111,32 @@ def test_our_own_key_names_the_cleaning(folder: Path) -> None:
     assert SiglipTokenizer.from_pretrained(folder).settings.clean == "canonicalize-bv"
 
 
+def test_templates_are_stored_with_the_preparation_and_do_not_change_the_fingerprint(
+    folder: Path, tmp_path: Path, tiny_model: SiglipModel
+) -> None:
+    change_json(folder / "tokenizer_config.json", templates=["a {}", "{}!"])
+    processor = SiglipProcessor.from_pretrained(folder)
+    assert processor.templates == ("a {}", "{}!")
+    processor.save_pretrained(tmp_path / "saved")
+    again = SiglipProcessor.from_pretrained(tmp_path / "saved")
+    assert again.templates == ("a {}", "{}!")
+    before = fingerprint(tiny_model, again)
+    again.tokenizer.settings = replace(again.tokenizer.settings, templates=("{}",))
+    assert fingerprint(tiny_model, again) == before
+
+
+def test_checkpoints_that_name_no_template_get_the_one_of_the_published_examples(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+    assert SiglipProcessor.from_pretrained(folder).templates == ("This is a photo of {}.",)
+
+
+@pytest.mark.parametrize("templates", [[], "a {}", ["a photo"], [3], None])
+def test_stored_templates_that_cannot_take_a_label_are_refused(folder: Path, templates: object) -> None:
+    change_json(folder / "tokenizer_config.json", templates=templates)
+    with pytest.raises(CheckpointError, match=r'"templates" is .*, expected a list of texts'):
+        SiglipTokenizer.from_pretrained(folder)
+
+
 def test_capitals_without_punctuation_are_refused_until_the_cleaning_is_named(folder: Path) -> None:
     published = {"do_lower_case": False, "model_max_length": 16}
     (folder / "tokenizer_config.json").write_text(json.dumps(published))
@@ -134,7 +163,8 @@ def test_a_processor_saved_by_transformers_prepares_the_same(folder: Path, tmp_p
     peer.save_pretrained(tmp_path / "saved")
     ours = AutoProcessor.from_pretrained(tmp_path / "saved")
     assert ours.image_processor.settings == SiglipImageProcessor.from_pretrained(NANO).settings
-    assert ours.tokenizer.settings == TextSettings(context_length=16, clean="canonicalize-hf")
+    # our own keys travel through transformers as well
+    assert ours.tokenizer.settings == SiglipTokenizer.from_pretrained(NANO).settings
 
 
 def test_what_we_save_is_read_by_us_and_by_transformers(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,15 @@ from tests.conftest import ROOT
 Make = Callable[[str], Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 LABELS = ["teddy bear", "penguin", "bicycle", "taxi"]
+TEMPLATE = ["--template", "a drawing of {}"]
 
 
 def test_probabilities_are_those_of_the_model_best_first(capsys: pytest.CaptureFixture[str]):
     files = [str(ROOT / "samples" / name) for name in ("penguin.png", "teddy_bear.png")]
-    assert main(["classify", *files, "--labels", *LABELS, "--top", "4", "--json"]) == 0
+    assert main(["classify", *files, "--labels", *LABELS, *TEMPLATE, "--top", "4", "--dtype", "float32", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     model, processor = SiglipModel.from_pretrained("nano"), SiglipProcessor.from_pretrained("nano")
-    texts = [f"This is a photo of {label}." for label in LABELS]
+    texts = [f"a drawing of {label}" for label in LABELS]
     with torch.inference_mode():
         expected = model(**processor(text=texts, images=files, return_tensors="pt")).logits_per_image.sigmoid()
     assert (document["model"], document["failures"]) == ("nano", [])
@@ -40,13 +42,27 @@ def test_probabilities_are_those_of_the_model_best_first(capsys: pytest.CaptureF
 
 def test_several_templates_are_averaged(capsys: pytest.CaptureFixture[str]):
     file, templates = str(ROOT / "samples" / "penguin.png"), ["{}", "a drawing of a {}"]
-    assert main(["classify", file, "--labels", *LABELS, "--template", *templates, "--top", "1", "--jsonl"]) == 0
+    options = ["--template", *templates, "--top", "1", "--dtype", "float32", "--jsonl"]
+    assert main(["classify", file, "--labels", *LABELS, *options]) == 0
     (found,) = json.loads(capsys.readouterr().out)["labels"]
-    embedder = Embedder.from_pretrained("nano")
+    embedder = Embedder.from_pretrained("nano", dtype="float32")
     vectors = [embedder.embed_texts([template.format(found["label"])]).vectors[0] for template in templates]
     mean = (vectors[0] + vectors[1]) / 2
     expected = embedder.probabilities(embedder.embed_images([file]).vectors, mean[None] / np.linalg.norm(mean))
     assert found["probability"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_template_is_the_models_own_unless_told_otherwise(capsys: pytest.CaptureFixture[str]):
+    words = ["classify", str(ROOT / "samples" / "pig.png"), "--labels", *LABELS, "--json"]
+    own = SiglipProcessor.from_pretrained("nano").templates
+
+    def classified(*more: str) -> dict[str, Any]:
+        assert main([*words, *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert classified() == classified("--template", *own)
+    assert classified()["templates"] == list(own)
+    assert classified()["images"] != classified("--template", "it is not {}")["images"]
 
 
 @pytest.fixture

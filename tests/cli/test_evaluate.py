@@ -104,6 +104,7 @@ def test_zero_shot_takes_names_and_templates_from_where_it_is_told(
     assert found["settings"] == {"templates": ["a {}", "{}!"]}
     assert {item["name"] for item in found["per_class"]} == {"Pig", "cat"}
     assert len(evaluate(capsys, *words, "--templates", "imagenet")["models"][0]["settings"]["templates"]) == 81
+    assert evaluate(capsys, *words)["models"][0]["settings"] == {"templates": ["This is a photo of {}."]}
 
 
 @pytest.mark.parametrize("task", [("linear-probe",), ("k-shot", "--shots", "3")])

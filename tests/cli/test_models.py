@@ -6,6 +6,7 @@ import pytest
 from siglip import SiglipModel
 from siglip.cli.main import main
 from siglip.releases import RELEASES
+from tests.conftest import ROOT
 
 
 def test_the_table_holds_the_built_in_model_and_every_release(capsys: pytest.CaptureFixture[str]):
@@ -35,7 +36,8 @@ def test_info_tells_temperature_bias_and_preparation_of_a_model(capsys: pytest.C
     assert facts["on_this_machine"] is True
     assert facts["temperature_t"] == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
     assert facts["bias_b"] == pytest.approx(model.logit_bias.item(), rel=1e-6)
-    assert facts["texts"] == {"context_length": 16, "clean": "canonicalize-hf"}
+    stored = json.loads((ROOT / "siglip" / "assets" / "nano" / "tokenizer_config.json").read_text())
+    assert facts["texts"] == {"context_length": 16, "clean": "canonicalize-hf", "templates": stored["templates"]}
     assert facts["pictures"]["image_size"] == facts["vision_config"]["image_size"]
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 

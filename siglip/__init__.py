@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from siglip.checkpoints import AutoModel, AutoProcessor
     from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
-    from siglip.embedder import Embedder, Embeddings, Failure
+    from siglip.embedder import Embedder, Embeddings
+    from siglip.errors import Failure
     from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
     from siglip.pipelines import pipeline
     from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
@@ -21,7 +22,7 @@ _HOME = {
     "AutoProcessor": "siglip.checkpoints",
     "Embedder": "siglip.embedder",
     "Embeddings": "siglip.embedder",
-    "Failure": "siglip.embedder",
+    "Failure": "siglip.errors",
     "ImageSettings": "siglip.config",
     "SiglipConfig": "siglip.config",
     "SiglipForImageClassification": "siglip.model",

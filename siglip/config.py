@@ -3,12 +3,11 @@
 dict or keyword arguments -> frozen configuration -> dict (the `config.json` of a checkpoint folder)
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
-from siglip.errors import ConfigError, NotYetSupported
+from siglip.errors import ConfigError, NotYetSupported, did_you_mean
 from siglip.pretrained import PretrainedConfig
 
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
@@ -25,8 +24,8 @@ def reject_unknown_keys(given: Mapping[str, Any], known: set[str], where: str) -
     """Raise ConfigError for the first key of `given` that is not in `known`, naming its nearest neighbour."""
     for key in given:
         if key not in known:
-            nearest = difflib.get_close_matches(key, sorted(known), n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(sorted(known))}"
+            nearest = did_you_mean(key, sorted(known))
+            hint = f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join(sorted(known))}"
             raise ConfigError(f"{where} has no key {key!r}; {hint}")
 
 

@@ -24,7 +24,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from siglip.checkpoints import fingerprint
-from siglip.errors import InputError, PreparationError, ShapeError, UnreadableImage
+from siglip.devices import find_device
+from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage
 from siglip.model import SiglipModel
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import ImageInput, SiglipProcessor, image_name
@@ -33,15 +34,6 @@ from siglip.processing import ImageInput, SiglipProcessor, image_name
 _KEPT_LABELS = 4096
 # prompts encoded before they are averaged, which bounds memory for many labels times many templates
 _PROMPTS_AT_ONCE = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One input that gave no vector: its position, what it was, and why."""
-
-    index: int
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -70,13 +62,13 @@ Result = tuple[int, Float32[np.ndarray, " dim"]] | Failure
 class Embedder:
     """A model and its processor, ready to embed. The given model stays as it is: device and dtype apply to a copy.
 
-    `device`: "auto" is the first CUDA GPU, else the CPU; also a number, a name or a torch.device. `dtype`: "auto" is
+    `device`: "auto" is the first GPU, else the CPU; also a number, a name or a torch.device. `dtype`: "auto" is
     bfloat16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32; normalisation and logits are
     float32 always. `batch_size` is pictures or texts per pass. `reduced_decode` decodes JPEGs much larger than the
     tower's input at a fraction of their size; docs/speed.md says what that changes. Make a new Embedder after
     changing the weights of `model`. Safe to use from several threads.
 
-    Raises InputError for a device that is not there or a dtype that is none.
+    Raises InputError for a device that this machine does not have, or another dtype.
     """
 
     def __init__(
@@ -93,7 +85,7 @@ class Embedder:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.processor = processor
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.dtype = _find_dtype(dtype, self.device)
         self.batch_size = batch_size
         self.reduced_decode = reduced_decode
@@ -116,7 +108,7 @@ class Embedder:
 
         Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be had, and as the class.
         """
-        device = _find_device(device)  # before gigabytes are read for a device that is not there
+        device = find_device(device)  # before gigabytes are read for a device that is not there
         return cls(
             SiglipModel.from_pretrained(source, **hub),
             SiglipProcessor.from_pretrained(source, **hub),
@@ -240,7 +232,7 @@ class Embedder:
         try:
             return index, self.processor.image_processor.pixels(item, reduced=self.reduced_decode)
         except UnreadableImage as error:
-            return Failure(index, image_name(item, index), error.reason)
+            return Failure(image_name(item, index), error.reason, index)
 
     def _embed_decoded(self, decoded: "list[_Decoded]") -> Generator[Result, None, None]:
         good = [result[1] for result in decoded if not isinstance(result, Failure)]
@@ -258,7 +250,7 @@ class Embedder:
                 encoded.update(zip(block, self._encode(block), strict=True))
             vector = encoded[text]
             if isinstance(vector, PreparationError):
-                yield Failure(index, f"{text!r:.60}", str(vector).removeprefix("text 0 "))
+                yield Failure(f"{text!r:.60}", str(vector).removeprefix("text 0 "), index)
             else:
                 yield index, vector
 
@@ -312,30 +304,12 @@ def _checked_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return templates
 
 
-def _find_device(device: torch.device | str | int) -> torch.device:
-    gpus = torch.cuda.device_count()
-    if device == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    try:
-        found = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
-    except RuntimeError as error:
-        raise InputError(
-            f"device {device!r} is none; expected 'auto', 'cpu', 'cuda', 'cuda:1' or a GPU's number"
-        ) from error
-    if found.type == "cuda" and (found.index or 0) >= gpus:
-        raise InputError(
-            f"device {device!r} is a CUDA GPU, and PyTorch {torch.__version__} sees {gpus} here; leave `device` out "
-            "to use what there is, or install a driver and a CUDA build of PyTorch"
-        )
-    return found
-
-
 def _find_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if found not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(f"dtype {dtype!r} is none; expected 'auto', 'float32', 'bfloat16' or 'float16'")
+        raise InputError(f"dtype {dtype!r} is not one of 'auto', 'float32', 'bfloat16' and 'float16'")
     return found
 
 

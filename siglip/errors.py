@@ -17,6 +17,35 @@
 Each message says what was got, what was expected, and what to do. The command line prints it as one line.
 """
 
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One input that could not be used while the others went on: its name, why, and its position (-1: none)."""
+
+    name: str
+    reason: str
+    index: int = -1
+
+    def record(self) -> dict[str, str]:
+        """Name and reason, for JSON."""
+        return {"name": self.name, "reason": self.reason}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` most likely stands for, or None where none is close enough to be worth a guess.
+
+    Case does not count. The owner of a hub name may be left out ("siglip-base" for "google/siglip-base"), and the last
+    part of a name may stand for the whole ("lr" for "optimizer.lr").
+    """
+    keys = {key.lower(): whole for whole in reversed([*known]) for key in (whole.rpartition("/")[2], whole)}
+    near = difflib.get_close_matches(word.lower(), keys, n=1, cutoff=0.7)
+    ending = [whole for whole in keys.values() if whole.lower().endswith((f".{word.lower()}", f"-{word.lower()}"))]
+    return keys[near[0]] if near else next(iter(ending), None) if word else None
+
 
 class SiglipError(Exception):
     """Base of all errors below; catch it to catch them all."""

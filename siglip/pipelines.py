@@ -6,7 +6,6 @@ A picture that cannot be read raises UnreadableImage; in a stream it becomes a F
 an error would end the stream and lose the good pictures behind it.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -16,8 +15,8 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 import numpy as np
 import torch
 
-from siglip.embedder import Embedder, Failure, Result, is_one_picture
-from siglip.errors import InputError, UnreadableImage
+from siglip.embedder import Embedder, Result, is_one_picture
+from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
 from siglip.model import SiglipModel
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import ImageInput
@@ -135,8 +134,9 @@ def pipeline(
     task, or for options beside an Embedder, which has its own; else as Embedder.from_pretrained.
     """
     if task not in _TASKS:
-        nearest = difflib.get_close_matches(task, _TASKS, n=1, cutoff=0.0)[0]
-        raise InputError(f"there is no task {task!r}; did you mean {nearest!r}? Tasks: {', '.join(_TASKS)}")
+        nearest = did_you_mean(task, _TASKS)
+        hint = f"did you mean {nearest!r}? " if nearest else ""
+        raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(_TASKS)}")
     return _TASKS[task](_embedder(model, {"device": device, "dtype": dtype, "batch_size": batch_size, **hub}))
 
 

@@ -3,11 +3,15 @@
 Facts from the two papers (arXiv 2303.15343 Table 3, arXiv 2502.14786 Table 1) and the releases themselves.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
-from siglip.errors import ConfigError, NotYetSupported
+from siglip.errors import CheckpointError, ConfigError, NotYetSupported, did_you_mean
+
+BUILT_IN = "nano"
 
 Size = Literal["base", "large", "so400m", "giant-opt"]
 
@@ -148,12 +152,25 @@ RELEASES: tuple[Release, ...] = (
 
 
 def find_release(name: str) -> Release:
-    """The release of that hub name, with or without its owner; raises ConfigError listing the nearest names."""
-    import difflib
-
+    """The release of that hub name, with or without its owner; raises ConfigError with the nearest name."""
     names = {release.name: release for release in RELEASES}
     full = name if "/" in name else f"google/{name}"
     if full in names:
         return names[full]
-    near = difflib.get_close_matches(full, names, n=3, cutoff=0.3)
-    raise ConfigError(f"{name!r} is not a published SigLIP checkpoint; nearest: {', '.join(near) or 'none'}")
+    nearest = did_you_mean(name, names)
+    hint = f"did you mean {nearest!r}?" if nearest else "`siglip models` lists them"
+    raise ConfigError(f"{name!r} is not a published SigLIP checkpoint; {hint}")
+
+
+def check_model_name(name: str) -> None:
+    """Raise CheckpointError, with the nearest name, for what is neither built in, nor a path here, nor a hub name."""
+    path = Path(name).expanduser()
+    is_hub_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in (".npz", ".safetensors", ".bin")
+    if name == BUILT_IN or is_hub_name or (name and path.exists()):
+        return
+    # only what would then load is offered
+    nearest = did_you_mean(name, [BUILT_IN, *(release.name for release in RELEASES if not release.naflex)])
+    hint = f"did you mean {nearest!r}?" if nearest else "`siglip models` lists the published ones"
+    raise CheckpointError(
+        f"no model {name!r}: expected {BUILT_IN!r}, a folder or file that exists, or a hub name (owner/name); {hint}"
+    )

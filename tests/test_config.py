@@ -40,7 +40,7 @@ def test_only_the_gemma_vocabulary_is_merely_lower_cased() -> None:
 
 
 def test_an_unknown_release_names_its_neighbours() -> None:
-    with pytest.raises(ConfigError, match="google/siglip-base-patch16-224"):
+    with pytest.raises(ConfigError, match=r"did you mean .google/siglip-base-patch16-2"):
         find_release("siglip-base-patch16-225")
 
 

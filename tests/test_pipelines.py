@@ -14,8 +14,8 @@ import transformers
 from PIL import Image
 
 import siglip
-from siglip.embedder import Embedder, Failure
-from siglip.errors import InputError, UnreadableImage
+from siglip.embedder import Embedder
+from siglip.errors import Failure, InputError, UnreadableImage
 from siglip.pipelines import ZeroShotImageClassification, pipeline
 from tests.conftest import ROOT
 
@@ -307,7 +307,7 @@ def test_an_unknown_task_names_its_nearest_neighbour(task: str, nearest: str) ->
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(InputError, match=r"device 0 is a CUDA GPU.*leave `device` out"):
+    with pytest.raises(InputError, match=r"device 0 is a CUDA GPU.*pass 'auto'"):
         pipeline("zero-shot-image-classification", "nano", device=0)
 
 

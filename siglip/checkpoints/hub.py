@@ -1,16 +1,13 @@
 """A name -> a path on this machine: the built-in model, a folder or file, or a repository of the Hugging Face hub."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from siglip.errors import CheckpointError, DownloadError
+from siglip.errors import DownloadError
 from siglip.files import settle
 from siglip.pretrained import HubOptions, StrPath
-from siglip.releases import RELEASES
-
-BUILT_IN = "nano"
+from siglip.releases import BUILT_IN, RELEASES, check_model_name
 
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 PREPARATION_FILES = (
@@ -43,11 +40,7 @@ def resolve(
     if name and path.exists():
         settle(path if path.is_dir() else path.parent)
         return path
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or path.suffix in (".npz", ".safetensors", ".bin"):
-        raise CheckpointError(
-            f"{name!r} is no folder or file here; expected {BUILT_IN!r}, a path that exists, or a hub name such as "
-            f"{_nearest(name)!r}"
-        )
+    check_model_name(name)
     for release in RELEASES:
         if release.name == name:
             # a NaFlex one says so before anything is downloaded
@@ -68,14 +61,7 @@ def _download(name: str, files: Sequence[str], hub: HubOptions) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DownloadError(
-            f"{name!r} is no folder here and could not be had from the hub ({reason}). Check the name, the revision "
-            "and, for a private or gated model, the token. Without network: download it elsewhere, copy the folder to "
-            "this machine and give its path; HF_HUB_OFFLINE=1 uses what the cache already holds"
+            f"{name!r} is not a folder here and could not be fetched from the hub ({reason}). Check the name, the "
+            "revision and, for a private or gated model, the token. Without network: download it elsewhere, copy "
+            "the folder to this machine and give its path; HF_HUB_OFFLINE=1 uses what the cache already holds"
         ) from error
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    names = [release.name for release in RELEASES]
-    return difflib.get_close_matches(f"google/{Path(name).name}", names, n=1, cutoff=0.0)[0]

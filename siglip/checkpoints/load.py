@@ -20,6 +20,7 @@ from siglip.checkpoints.hub import CONFIG_FILES, MODEL_FILES, PREPARATION_FILES,
 from siglip.checkpoints.match import CLASSIFIER, find_tensors
 from siglip.checkpoints.tensors import Checkpoint, StoredTensor
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
+from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError
 from siglip.model import SiglipForImageClassification, SiglipTextModel, SiglipVisionModel, resize_position_embedding
 from siglip.pretrained import HubOptions, StrPath
@@ -77,7 +78,7 @@ def load_model(
     )
     model = build_empty(kind, _config(kind, checkpoint.config, image_size, labels))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
-    state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=_device(device))
+    state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=find_device(device))
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -215,19 +216,3 @@ def _dtype(dtype: torch.dtype | str, tensors: dict[str, StoredTensor]) -> torch.
     if name not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)} or 'auto' (as stored), got {dtype!r}")
     return _DTYPES[name]
-
-
-def _device(device: torch.device | str | int | None) -> torch.device:
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        found = torch.device("cpu" if device is None else device)
-        # a device that this machine or this torch does not have shows only when it is used
-        torch.empty(0, device=found)
-    except (AssertionError, RuntimeError, TypeError) as error:
-        raise ConfigError(
-            f"device {device!r} is not to be had here ({error}); pass 'auto', 'cpu', a device such as 'cuda:0', or its "
-            "number"
-        ) from error
-    return found

@@ -13,7 +13,8 @@ for example:
 import argparse
 from pathlib import Path
 
-from siglip.cli import inputs, output
+from siglip.cli import output
+from siglip.releases import check_model_name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    inputs.check_model_name(arguments.source)
+    check_model_name(arguments.source)
     from siglip.checkpoints import convert
 
     written = convert(arguments.source, arguments.destination, arguments.to)

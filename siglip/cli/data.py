@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output
 from siglip.files import replacing
+from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
-    from siglip.data import Broken, Source
+    from siglip.data import Source
+    from siglip.errors import Failure
 
 # argument -> the action that it belongs to
 _BELONGS = {
@@ -80,7 +82,7 @@ def _stats(arguments: argparse.Namespace, source: "Source") -> int:
     from siglip.processing import SiglipTokenizer
 
     model = arguments.model or "nano"
-    inputs.check_model_name(model)
+    check_model_name(model)
     tokenizer = SiglipTokenizer.from_pretrained(model)
     with output.progress(len(source), "sample") as done:
         stats = data_stats(source, tokenizer, workers=arguments.workers, progress=done)
@@ -108,12 +110,11 @@ def _pack(arguments: argparse.Namespace, source: "Source") -> int:
     return _finish(arguments, record, packed.broken, len(source))
 
 
-def _finish(arguments: argparse.Namespace, record: dict[str, Any], broken: "Sequence[Broken]", total: int) -> int:
-    failed = [output.Failed(name, reason) for name, reason in broken]
+def _finish(arguments: argparse.Namespace, record: dict[str, Any], broken: "Sequence[Failure]", total: int) -> int:
     form = output.form_of(arguments)
-    listed = [item._asdict() for item in failed] if form in ("json", "jsonl") else len(failed)
+    listed = [item.record() for item in broken] if form in ("json", "jsonl") else len(broken)
     output.print_record(form, {**record, "broken": listed})
-    return output.report_failures(failed, total)
+    return output.report_failures(broken, total)
 
 
 def _share(word: str) -> float:

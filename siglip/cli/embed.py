@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_rows(new_rows, kept, {"kind": "text" if texts else "image", **origin})
     record = {"vectors": str(vectors_file), "rows": str(rows_file), "count": len(kept), "dim": dim, **origin}
     form = output.form_of(arguments)
-    failures = [item._asdict() for item in failed] if form in ("json", "jsonl") else len(failed)
+    failures = [item.record() for item in failed] if form in ("json", "jsonl") else len(failed)
     output.print_record(form, {**record, "failures": failures})
     return output.report_failures(failed, total)
 

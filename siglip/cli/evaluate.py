@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
-from siglip.errors import DataError
+from siglip.errors import DataError, Failure
+from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from siglip.data import Broken, Source
+    from siglip.data import Source
     from siglip.embedder import Embedder
     from siglip.evaluation import Pictures, Result
     from siglip.evaluation.report import Evaluation
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     numbers = [_numbers(source, classes) for source in sources]
     judged: list[Judged] = []
-    broken: list[Broken] = []
+    broken: list[Failure] = []
     for model in arguments.models:
         embedder = inputs.load_embedder(arguments, model)
         pictures = [_embed(embedder, *pair) for pair in zip(sources, numbers, strict=True)]
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(evaluation, sources[0], arguments.out)
         output.say(f"wrote {arguments.out / 'report.html'} and {arguments.out / 'results.json'}")
     _print(output.form_of(arguments), evaluation)
-    return output.report_failures([output.Failed(*item) for item in broken], sum(map(len, sources)))
+    return output.report_failures(broken, sum(map(len, sources)))
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -112,7 +113,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.train is None and arguments.task in _BELONGS["train"]:
         raise inputs.UsageError(f"{arguments.task} learns from labelled pictures; name them with --train")
     for model in arguments.models:
-        inputs.check_model_name(model)
+        check_model_name(model)
 
 
 def _class_names(word: str | None) -> list[str]:

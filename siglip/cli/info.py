@@ -15,10 +15,10 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from siglip.cli import inputs, output
+from siglip.cli import output
 from siglip.cli.models import release_facts
 from siglip.errors import DownloadError, NotYetSupported
-from siglip.releases import RELEASES
+from siglip.releases import RELEASES, check_model_name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    inputs.check_model_name(arguments.model)
+    check_model_name(arguments.model)
     output.print_record(output.form_of(arguments), _facts(arguments.model))
     return 0
 

@@ -1,7 +1,6 @@
 """Words of a command line -> picture names, texts, and the embedder for them. No torch until that is made."""
 
 import argparse
-import difflib
 import glob
 import os
 import re
@@ -13,9 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siglip.cli.output import Failed, progress
+from siglip.cli.output import progress
 from siglip.config import IMAGE_SUFFIXES
-from siglip.errors import CheckpointError, DataError
+from siglip.errors import DataError, Failure, did_you_mean
+from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +122,7 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
     return kept
 
 
-def image_names(words: Sequence[str]) -> tuple[list[str], list[Failed]]:
+def image_names(words: Sequence[str]) -> tuple[list[str], list[Failure]]:
     """All pictures that the words name, in their order, and the words that name none.
 
     Raises DataError, before anything heavy is loaded, if there is no picture at all, UsageError if there is no word.
@@ -130,14 +130,14 @@ def image_names(words: Sequence[str]) -> tuple[list[str], list[Failed]]:
     if not words:
         raise UsageError("no pictures are given; they come first, before --labels or --texts")
     names: list[str] = []
-    failed: list[Failed] = []
+    failed: list[Failure] = []
     for word in _with_stdin(words):
         try:
             names += _expand(word, failed)
         except (DataError, OSError) as error:
-            failed.append(Failed(word, error.strerror or str(error) if isinstance(error, OSError) else str(error)))
+            failed.append(Failure(word, error.strerror or str(error) if isinstance(error, OSError) else str(error)))
     if not names:
-        told = [f"{name!r}: {reason}" for name, reason in failed[:3]] or ["stdin names no pictures"]
+        told = [f"{item.name!r}: {item.reason}" for item in failed[:3]] or ["stdin names no pictures"]
         raise DataError("; ".join(told) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else ""))
     return names, failed
 
@@ -154,30 +154,16 @@ def load_embedder(arguments: argparse.Namespace, model: str | None = None) -> "E
 
 
 def picture_vectors(
-    embedder: "Embedder", names: Sequence[str], failed: list[Failed], *, bar: bool
+    embedder: "Embedder", names: Sequence[str], failed: list[Failure], *, bar: bool
 ) -> "Iterator[tuple[str, Float32[np.ndarray, ' dim']]]":
     """Name and unit vector of each readable picture as they come; the others are added to `failed`."""
-    from siglip.embedder import Failure
-
     with progress(len(names), "picture", wanted=bar) as done:
         for item in embedder.stream_images(names):
             done(1)
             if isinstance(item, Failure):
-                failed.append(Failed(names[item.index], item.reason))
+                failed.append(Failure(names[item.index], item.reason))
             else:
                 yield names[item[0]], item[1]
-
-
-def check_model_name(name: str) -> None:
-    """Raise CheckpointError, naming the nearest model, for what is neither built in, on disk, nor a hub name."""
-    if name == "nano" or Path(name).expanduser().exists() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return
-    from siglip.releases import RELEASES
-
-    known = {"nano": "nano"} | {release.name.removeprefix("google/"): release.name for release in RELEASES}
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {known[near[0]]!r}?" if near else "`siglip models` lists the names"
-    raise CheckpointError(f"no model {name!r}: not built in, no folder or file, no hub name (owner/name); {hint}")
 
 
 def _column(word: str) -> tuple[str, str]:
@@ -196,7 +182,7 @@ def _with_stdin(words: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _expand(word: str, failed: list[Failed]) -> list[str]:
+def _expand(word: str, failed: list[Failure]) -> list[str]:
     if re.match(r"https?://", word, re.IGNORECASE):
         return [word]
     if not word:
@@ -218,9 +204,9 @@ def _expand(word: str, failed: list[Failed]) -> list[str]:
     raise DataError("no such file or folder" + (_nearest(path) if len(failed) < 3 else ""))
 
 
-def _pictures_in(folder: Path, failed: list[Failed]) -> Iterator[str]:
+def _pictures_in(folder: Path, failed: list[Failure]) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
-        failed.append(Failed(str(error.filename), error.strerror or str(error)))
+        failed.append(Failure(str(error.filename), error.strerror or str(error)))
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -242,6 +228,6 @@ def _nearest(path: Path) -> str:
     """`; did you mean 'x'?` for the nearest name in the same folder, or nothing."""
     with suppress(OSError):
         names = [sibling.name for sibling in islice(path.parent.iterdir(), 10_000)]
-        near = difflib.get_close_matches(path.name, names, n=1)
-        return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+        near = did_you_mean(path.name, names)
+        return f"; did you mean {str(path.parent / near)!r}?" if near else ""
     return ""

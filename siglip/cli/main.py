@@ -1,7 +1,6 @@
 """Find the command, run it, and turn what goes wrong into one line and an exit code. No torch here."""
 
 import argparse
-import difflib
 import importlib
 import io
 import os
@@ -13,7 +12,7 @@ from typing import NoReturn, Protocol, cast
 
 from siglip import __version__
 from siglip.cli.inputs import UsageError
-from siglip.errors import SiglipError
+from siglip.errors import SiglipError, did_you_mean
 
 # name -> what `siglip --help` says of it; the module siglip.cli.<name> is imported when the command is used
 COMMANDS = {
@@ -120,8 +119,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+        near = did_you_mean(name, [*COMMANDS, "--help", "--version"])
+        hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(COMMANDS)}"
         return _complain(f"no {'option' if name.startswith('-') else 'command'} {name!r}; {hint}", 2)
     module = importlib.import_module(f"siglip.cli.{name}")
     parser = _Parser(
@@ -143,8 +142,8 @@ class _Parser(argparse.ArgumentParser):
         for word in words[: words.index("--")] if "--" in words else words:
             option = word.split("=")[0]
             if option.startswith("--") and option not in known:
-                near = difflib.get_close_matches(option, known, n=1)
-                self.error(f"no option {option!r}; " + (f"did you mean '{near[0]}'?" if near else "it takes others"))
+                near = did_you_mean(option, known)
+                self.error(f"no option {option!r}" + (f"; did you mean '{near}'?" if near else ""))
         return self.parse_args(words)
 
     def error(self, message: str) -> NoReturn:

@@ -13,7 +13,9 @@ import unicodedata
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
+
+from siglip.errors import Failure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +26,6 @@ Cell = str | int | float
 _GAP = "  "
 _NARROWEST = 12
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
-
-
-class Failed(NamedTuple):
-    """An item that could not be used, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +77,10 @@ class Report:
             for row in rows[1:]:
                 self._write_row(["", *row[1:]], _DIM)
 
-    def close(self, failed: Sequence[Failed] = ()) -> None:
+    def close(self, failed: Sequence[Failure] = ()) -> None:
         """Write what is still to be written."""
         if self._form == "json":
-            failures = [item._asdict() for item in failed]
+            failures = [item.record() for item in failed]
             _write(as_json({**self._head, self._key: self._records, "failures": failures}, indent=2))
 
     def _write_row(self, row: Sequence[Cell], style: str = "", best: int | None = None) -> None:
@@ -143,13 +138,13 @@ def say(message: str) -> None:
     print(f"siglip: {_escaped(message)}", file=sys.stderr)
 
 
-def report_failures(failed: Sequence[Failed], total: int) -> int:
+def report_failures(failed: Sequence[Failure], total: int) -> int:
     """The exit code: 0, or 3 after listing what failed."""
     if not failed:
         return 0
     say(f"{len(failed)} of {total} failed:")
-    for name, reason in failed:
-        print(f"  {_escaped(name)}: {_escaped(reason)}", file=sys.stderr)
+    for item in failed:
+        print(f"  {_escaped(item.name)}: {_escaped(item.reason)}", file=sys.stderr)
     return 3
 
 

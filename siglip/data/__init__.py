@@ -7,12 +7,10 @@ from siglip.data.open import open_source
 from siglip.data.source import Sample, Source, Subset
 from siglip.data.store import ShardStore
 from siglip.data.tables import Columns
-from siglip.data.workers import Broken
 
 __all__ = [
     "Augment",
     "Batch",
-    "Broken",
     "Columns",
     "Loader",
     "LoaderSettings",

@@ -13,8 +13,7 @@ from torch import Tensor
 from siglip.data.augment import Augment, Pixels
 from siglip.data.order import Visit
 from siglip.data.source import Sample, Source
-from siglip.data.workers import Broken
-from siglip.errors import BrokenSample, ConfigError, DataError, UnreadableImage
+from siglip.errors import BrokenSample, ConfigError, DataError, Failure, UnreadableImage
 from siglip.processing import SiglipProcessor
 
 _SUBSTITUTES = 20
@@ -37,7 +36,7 @@ class Batch:
     image_ids: Int64[Tensor, "batch"]
     text_ids: Int64[Tensor, "batch"]
     labels: Int64[Tensor, "batch"]
-    broken: tuple[Broken, ...] = ()
+    broken: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,7 +99,7 @@ class BatchMaker:
         samples: list[Sample] = []
         captions: list[str] = []
         indices: list[int] = []
-        broken: list[Broken] = []
+        broken: list[Failure] = []
         for visit in visits:
             found = self._first_good(visit, broken)
             if found is None:
@@ -122,13 +121,13 @@ class BatchMaker:
             broken=tuple(broken),
         )
 
-    def _first_good(self, visit: Visit, broken: list[Broken]) -> tuple[int, Sample, str, Pixels | None] | None:
+    def _first_good(self, visit: Visit, broken: list[Failure]) -> tuple[int, Sample, str, Pixels | None] | None:
         for step in range(_SUBSTITUTES if self._training else 1):
             index = (visit.sample + step) % len(self._source)
             try:
                 return index, *self._visited(visit.epoch, index)
             except BrokenSample as error:
-                broken.append(Broken(error.name, error.reason))
+                broken.append(Failure(error.name, error.reason))
         if not self._training:
             return None
         raise DataError(

@@ -10,8 +10,8 @@ import torch
 from siglip.data.batch import Batch, BatchMaker, LoaderSettings
 from siglip.data.order import Stream, Visit, share
 from siglip.data.source import Source
-from siglip.data.workers import Broken, BrokenLedger, in_workers
-from siglip.errors import ConfigError, DataError
+from siglip.data.workers import BrokenLedger, in_workers
+from siglip.errors import ConfigError, DataError, Failure
 from siglip.processing import SiglipProcessor
 
 # so many batches before they are needed, remote shards are fetched
@@ -64,7 +64,7 @@ class Loader:
         return self._consumed / len(self._source)
 
     @property
-    def broken(self) -> tuple[Broken, ...]:
+    def broken(self) -> tuple[Failure, ...]:
         """The broken samples that this process has met, each once."""
         return self._ledger.broken
 

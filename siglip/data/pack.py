@@ -12,8 +12,8 @@ from PIL import Image
 
 from siglip.data.shards import MANIFEST
 from siglip.data.source import Sample, Source
-from siglip.data.workers import Broken, BrokenLedger, in_workers
-from siglip.errors import BrokenSample, DataError, UnreadableImage
+from siglip.data.workers import BrokenLedger, in_workers
+from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
 from siglip.files import replacing, write_text
 from siglip.processing import read_image
 
@@ -32,7 +32,7 @@ class Packed:
     shards: int
     samples: int
     size_bytes: int
-    broken: tuple[Broken, ...]
+    broken: tuple[Failure, ...]
 
 
 def pack(
@@ -98,18 +98,18 @@ class _Packer:
     def __init__(self, source: Source, max_px: int | None) -> None:
         self._source, self._max_px = source, max_px
 
-    def __call__(self, indices: range) -> list[Members | Broken]:
+    def __call__(self, indices: range) -> list[Members | Failure]:
         return [self._members(index) for index in indices]
 
-    def _members(self, index: int) -> Members | Broken:
+    def _members(self, index: int) -> Members | Failure:
         try:
             sample = self._source.sample(index)
         except BrokenSample as error:
-            return Broken(error.name, error.reason)
+            return Failure(error.name, error.reason)
         try:
             suffix, content = shrunk(encoded(sample), self._max_px)
         except UnreadableImage as error:
-            return Broken(sample.name, error.reason)
+            return Failure(sample.name, error.reason)
         # the name a sample had first is its name for ever
         facts = {"name": sample.name, **sample.facts, "captions": sample.captions}
         if sample.concept is not None:
@@ -134,11 +134,11 @@ def encoded(sample: Sample) -> bytes:
 
 
 def _good(
-    chunks: Iterable[list[Members | Broken]], ledger: BrokenLedger, progress: Callable[[int], None]
+    chunks: Iterable[list[Members | Failure]], ledger: BrokenLedger, progress: Callable[[int], None]
 ) -> Iterator[Members]:
     for chunk in chunks:
-        ledger.add(len(chunk), [item for item in chunk if isinstance(item, Broken)])
-        yield from (item for item in chunk if not isinstance(item, Broken))
+        ledger.add(len(chunk), [item for item in chunk if isinstance(item, Failure)])
+        yield from (item for item in chunk if not isinstance(item, Failure))
         progress(len(chunk))
 
 

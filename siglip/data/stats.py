@@ -14,8 +14,8 @@ from siglip.contact_sheet import contact_sheet
 from siglip.data.order import epoch_order
 from siglip.data.pack import encoded
 from siglip.data.source import Source
-from siglip.data.workers import Broken, in_workers
-from siglip.errors import BrokenSample, DataError, UnreadableImage
+from siglip.data.workers import in_workers
+from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
 from siglip.processing import SiglipTokenizer, read_image
 
 _CHUNK = 32
@@ -48,7 +48,7 @@ class Stats:
     """All that `data_stats` found; lengths of captions in tokens, EOS included, before they are cut."""
 
     samples: int
-    broken: tuple[Broken, ...]
+    broken: tuple[Failure, ...]
     classes: Mapping[str, int]
     concepts: int
     formats: Mapping[str, int]
@@ -91,10 +91,10 @@ def data_stats(
     """
     chunks = (range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK))
     good: list[_Facts] = []
-    broken: list[Broken] = []
+    broken: list[Failure] = []
     for chunk in in_workers(_Reader(source, tokenizer), chunks, workers):
         good += [facts for facts in chunk if isinstance(facts, _Facts)]
-        broken += [item for item in chunk if isinstance(item, Broken)]
+        broken += [item for item in chunk if isinstance(item, Failure)]
         if progress is not None:
             progress(len(chunk))
     if not good:
@@ -141,19 +141,19 @@ class _Reader:
     def __init__(self, source: Source, tokenizer: SiglipTokenizer) -> None:
         self._source, self._tokenizer = source, tokenizer
 
-    def __call__(self, indices: range) -> list[_Facts | Broken]:
+    def __call__(self, indices: range) -> list[_Facts | Failure]:
         return [self._facts(index) for index in indices]
 
-    def _facts(self, index: int) -> _Facts | Broken:
+    def _facts(self, index: int) -> _Facts | Failure:
         try:
             sample = self._source.sample(index)
         except BrokenSample as error:
-            return Broken(error.name, error.reason)
+            return Failure(error.name, error.reason)
         try:
             content = encoded(sample)
             picture = read_image(content)
         except UnreadableImage as error:
-            return Broken(sample.name, error.reason)
+            return Failure(sample.name, error.reason)
         with Image.open(io.BytesIO(content)) as header:
             kind = str(header.format)
         return _Facts(

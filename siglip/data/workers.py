@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from siglip.errors import DataError, SiglipError
+from siglip.errors import DataError, Failure, SiglipError
 
 # visits before which the share of broken samples is not judged
 _TOO_FEW = 1000
@@ -42,13 +42,6 @@ def in_workers(
         yield made
 
 
-class Broken(NamedTuple):
-    """A sample that could not be used, and why."""
-
-    name: str
-    reason: str
-
-
 class BrokenLedger:
     """Counts visits and broken samples, lists the latter, also in a file, and tells when they are too many."""
 
@@ -57,14 +50,14 @@ class BrokenLedger:
         self._judged_from = min(samples, _TOO_FEW)
         self._visits = 0
         self._met = 0
-        self._listed: dict[str, Broken] = {}
+        self._listed: dict[str, Failure] = {}
 
     @property
-    def broken(self) -> tuple[Broken, ...]:
+    def broken(self) -> tuple[Failure, ...]:
         """The broken samples met so far."""
         return tuple(self._listed.values())
 
-    def add(self, visits: int, broken: Sequence[Broken]) -> None:
+    def add(self, visits: int, broken: Sequence[Failure]) -> None:
         """Count; `broken` are among the visits. Raises DataError if their share has become too large."""
         self._visits += visits
         self._met += len(broken)

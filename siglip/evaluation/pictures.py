@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from siglip.data import Broken, Sample, Source
+from siglip.data import Sample, Source
 from siglip.embedder import Embedder
-from siglip.errors import BrokenSample, DataError
+from siglip.errors import BrokenSample, DataError, Failure
 from siglip.processing import ImageInput
 
 # called with the number of items just done
@@ -27,7 +27,7 @@ class Pictures:
     names: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
     labels: Int64[np.ndarray, " n"]
-    broken: tuple[Broken, ...] = ()
+    broken: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -67,14 +67,14 @@ def embed_source(embedder: Embedder, source: Source, progress: Progress | None =
     `progress` gets the number of samples just done. Raises DataError if no picture is left, DownloadError.
     """
     samples: list[tuple[int, Sample]] = []
-    broken: list[Broken] = []
+    broken: list[Failure] = []
 
     def pictures() -> Iterator[ImageInput]:
         for index in range(len(source)):
             try:
                 sample = source.sample(index)
             except BrokenSample as error:
-                broken.append(Broken(error.name, error.reason))
+                broken.append(Failure(error.name, error.reason))
                 if progress is not None:
                     progress(1)
                 continue
@@ -84,7 +84,7 @@ def embed_source(embedder: Embedder, source: Source, progress: Progress | None =
             yield sample.image
 
     embedded = embedder.embed_images(pictures(), progress=progress)
-    broken += [Broken(samples[failure.index][1].name, failure.reason) for failure in embedded.failures]
+    broken += [Failure(samples[failure.index][1].name, failure.reason) for failure in embedded.failures]
     if not len(embedded):
         first = f", the first is {broken[0].name}: {broken[0].reason}" if broken else ""
         raise DataError(f"none of the {len(source)} pictures could be read{first}")

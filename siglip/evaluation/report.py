@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 import siglip
-from siglip.data import Broken, Source
-from siglip.errors import BrokenSample, UnreadableImage
+from siglip.data import Source
+from siglip.errors import BrokenSample, Failure, UnreadableImage
 from siglip.evaluation.result import Answer, ClassResult, Mistake, Result
 from siglip.files import replacing_together
 from siglip.processing import read_image
@@ -66,7 +66,7 @@ class Evaluation:
     data: DataFacts
     judged: Sequence[Judged]
     train: DataFacts | None = None
-    broken: Sequence[Broken] = ()
+    broken: Sequence[Failure] = ()
 
 
 def as_record(evaluation: Evaluation) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def as_record(evaluation: Evaluation) -> dict[str, Any]:
         "data": evaluation.data._asdict(),
         **train,
         "models": models,
-        "failures": [item._asdict() for item in evaluation.broken],
+        "failures": [item.record() for item in evaluation.broken],
     }
 
 
@@ -225,10 +225,10 @@ def _facts(evaluation: Evaluation) -> str:
     return f"<table class=facts><tbody>{cells}</tbody></table>{_broken(evaluation.broken)}"
 
 
-def _broken(broken: Sequence[Broken]) -> str:
+def _broken(broken: Sequence[Failure]) -> str:
     if not broken:
         return ""
-    items = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in broken[:_BROKEN_SHOWN])
+    items = "".join(f"<li>{escape(item.name)}: {escape(item.reason)}</li>" for item in broken[:_BROKEN_SHOWN])
     return f"<details><summary>{len(broken):,} samples could not be used</summary><ul class=grey>{items}</ul></details>"
 
 

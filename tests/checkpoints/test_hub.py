@@ -188,7 +188,7 @@ def test_what_was_fetched_once_loads_without_network(hub: Hub, repository: Path,
 
 
 def test_a_repository_that_does_not_exist_is_an_error_that_names_it(hub: Hub) -> None:
-    with pytest.raises(DownloadError, match="'someone/nothing' is no folder here and could not be had"):
+    with pytest.raises(DownloadError, match="'someone/nothing' is not a folder here and could not be fetched"):
         AutoModel.from_pretrained("someone/nothing")
 
 
@@ -204,12 +204,30 @@ def test_naflex_checkpoints_are_refused_before_anything_is_fetched(hub: Hub) -> 
     assert hub.requests == 0
 
 
-@pytest.mark.parametrize(
-    "source", ["siglip-base-patch16-224", "no/such/folder", "./missing", "a/model.npz", "", "../x"]
-)
-def test_what_is_neither_a_path_nor_a_name_is_an_error_with_the_nearest_name(source: str) -> None:
-    with pytest.raises(CheckpointError, match=r"no folder or file here.*'google/siglip"):
+@pytest.mark.parametrize("source", ["no/such/folder", "./missing", "a/model.npz", "", "../x", "resnet50"])
+def test_what_is_neither_a_path_nor_a_name_is_an_error(source: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"no model '{source}': expected 'nano', a folder or file that exists"):
         resolve(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "nearest"),
+    [
+        ("nanno", "nano"),
+        ("Nano", "nano"),
+        ("siglip-base-patch16-224", "google/siglip-base-patch16-224"),
+        ("siglip-base-patch16-2224", "google/siglip-base-patch16-224"),
+    ],
+)
+def test_a_misspelt_model_name_is_answered_with_the_nearest_that_would_load(source: str, nearest: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        AutoModel.from_pretrained(source)
+    assert str(error.value).endswith(f"; did you mean {nearest!r}?")
+
+
+def test_a_model_that_would_be_refused_is_not_suggested() -> None:
+    with pytest.raises(CheckpointError, match=r"did you mean 'google/siglip2-so400m-patch16-\d+'\?$"):
+        resolve("siglip2-so400m-patch16-naflx")
 
 
 def test_a_path_of_this_machine_is_itself(folder: Path) -> None:

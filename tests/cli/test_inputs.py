@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from siglip.cli.inputs import check_model_name, image_names, positive, texts
-from siglip.cli.output import Failed
-from siglip.errors import CheckpointError, DataError
+from siglip.cli.inputs import image_names, positive, texts
+from siglip.errors import DataError, Failure
 
 Make = Callable[[str], Path]
 
@@ -58,7 +57,7 @@ def test_stdin_gives_a_word_a_line_whatever_its_bytes(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.stdin", stdin)
     names, failed = image_names(["-"])
     assert names == ["a.png", odd, "album/b.png"]
-    assert [name for name, _ in failed] == ["missing.png"]
+    assert [item.name for item in failed] == ["missing.png"]
 
 
 def test_what_is_not_there_is_a_failure_with_the_nearest_name(picture: Make):
@@ -67,11 +66,11 @@ def test_what_is_not_there_is_a_failure_with_the_nearest_name(picture: Make):
     names, failed = image_names(["pengiun.png", "penguin.png", "empty", "x*.png", "", "n" * 5000])
     assert names == ["penguin.png"]
     assert failed == [
-        Failed("pengiun.png", "no such file or folder; did you mean 'penguin.png'?"),
-        Failed("empty", "no pictures in this folder; they are told by suffixes such as .jpg, .png, .webp"),
-        Failed("x*.png", "no file matches this pattern"),
-        Failed("", "an empty name"),
-        Failed("n" * 5000, "File name too long"),
+        Failure("pengiun.png", "no such file or folder; did you mean 'penguin.png'?"),
+        Failure("empty", "no pictures in this folder; they are told by suffixes such as .jpg, .png, .webp"),
+        Failure("x*.png", "no file matches this pattern"),
+        Failure("", "an empty name"),
+        Failure("n" * 5000, "File name too long"),
     ]
 
 
@@ -87,7 +86,7 @@ def test_no_picture_at_all_is_an_error_that_names_the_first_three(monkeypatch: p
 def test_a_folder_that_may_not_be_read_is_a_failure(picture: Make):
     picture("album/a.png")
     picture("album/locked/b.png").parent.chmod(0)
-    assert image_names(["album"]) == (["album/a.png"], [Failed("album/locked", "Permission denied")])
+    assert image_names(["album"]) == (["album/a.png"], [Failure("album/locked", "Permission denied")])
 
 
 def test_a_file_of_texts_skips_blank_lines_and_comments_only(tmp_path: Path):
@@ -112,25 +111,6 @@ def test_a_file_without_usable_text_is_an_error(tmp_path: Path, content: bytes, 
         texts(None, Path("labels.txt"))
     with pytest.raises(DataError, match=r"no file 'label.txt'; did you mean 'labels.txt'\?"):
         texts(None, Path("label.txt"))
-
-
-@pytest.mark.parametrize("name", ["nano", ".", "google/siglip-base-patch16-224", "somebody/else"])
-def test_a_model_is_built_in_on_disk_or_a_hub_name(name: str):
-    check_model_name(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("nanno", "did you mean 'nano'?"),
-        ("siglip-base-patch16-2224", "did you mean 'google/siglip-base-patch16-224'?"),
-        ("./no/such/folder", "`siglip models` lists the names"),
-    ],
-)
-def test_other_model_names_are_refused_with_the_nearest_one(name: str, hint: str):
-    with pytest.raises(CheckpointError) as error:
-        check_model_name(name)
-    assert str(error.value).endswith(hint)
 
 
 def test_a_count_is_a_whole_number_from_one():

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siglip.cli.output import Column, Failed, Report, as_json, fits, print_record, report_failures, shortest, shown
+from siglip.cli.output import Column, Report, as_json, fits, print_record, report_failures, shortest, shown
+from siglip.errors import Failure
 
 ROWS = [("a\tb\n.png", "cat", 0.5), ("a\tb\n.png", "dog", 1.25e-7)]
 RECORD = {"image": "a\tb\n.png", "labels": ["cat", "dog"]}
@@ -22,7 +23,7 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def _printed(form, capsys: pytest.CaptureFixture[str], columns=COLUMNS, record=RECORD, rows=ROWS) -> str:
     report = Report(form, columns, key="images", head={"model": "nano"})
     report.add(record, rows)
-    report.close([Failed("bad.png", "broken")])
+    report.close([Failure("bad.png", "broken")])
     return capsys.readouterr().out
 
 
@@ -143,5 +144,5 @@ def test_a_record_is_a_line_for_each_property(capsys: pytest.CaptureFixture[str]
 
 def test_failures_are_counted_and_listed_on_stderr(capsys: pytest.CaptureFixture[str]):
     assert report_failures([], 3) == 0
-    assert report_failures([Failed("a\n.png", "broken\tfile"), Failed("b", "empty")], 3) == 3
+    assert report_failures([Failure("a\n.png", "broken\tfile"), Failure("b", "empty")], 3) == 3
     assert capsys.readouterr() == ("", "siglip: 2 of 3 failed:\n  a\\n.png: broken\\tfile\n  b: empty\n")

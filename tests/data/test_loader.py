@@ -175,7 +175,7 @@ def test_a_broken_sample_is_replaced_by_the_next_good_one(
     first, second = taken(loader, 2)
     for batch in (first, second):
         assert Counter(batch.indices.tolist()) == Counter([*range(20), 5, 5, 12]) - Counter([3, 4, 11])
-    assert {name for name, _ in first.broken} == {"damaged/k03", "damaged/k04", "damaged/k11"}
+    assert {item.name for item in first.broken} == {"damaged/k03", "damaged/k04", "damaged/k11"}
     assert [item.name for item in loader.broken] == [item.name for item in dict.fromkeys(first.broken)]
     lines = dict(line.split("\t") for line in log.read_text().splitlines())
     assert len(lines) == 3

@@ -97,7 +97,7 @@ def test_broken_samples_are_left_out_and_named(tmp_path: Path, make_tar: MakeTar
     )
     packed = pack(source, tmp_path / "out", workers=0, max_broken=0.9)
     assert packed.samples == 1
-    assert [name for name, _ in packed.broken] == ["s/a", "s/c"]
+    assert [item.name for item in packed.broken] == ["s/a", "s/c"]
     with pytest.raises(DataError, match="2 of 3 samples are broken"):
         pack(source, tmp_path / "strict", workers=0)
     assert not list((tmp_path / "strict").glob("*"))

@@ -29,7 +29,7 @@ def test_every_figure_is_right(tmp_path: Path, make_tar: MakeTar, processor: Sig
     stats = data_stats(source, processor.tokenizer, workers=1, progress=done.append)
     assert sum(done) == 5
     assert stats.samples == 3
-    assert [name for name, _ in stats.broken] == ["s/d", "s/e"]
+    assert [item.name for item in stats.broken] == ["s/d", "s/e"]
     assert stats.classes == {"ant": 0, "bee": 2}
     assert stats.concepts == 1
     assert stats.formats == {"PNG": 3}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siglip.data import Broken, Source, open_source
-from siglip.errors import DataError
+from siglip.data import Source, open_source
+from siglip.errors import DataError, Failure
 from siglip.evaluation.report import DataFacts, Evaluation, Judged, as_record, report_page, write_report
 from siglip.evaluation.result import Answer, ClassResult, Mistake, Result
 
@@ -94,7 +94,7 @@ def evaluation(*shares: float, task: str = "retrieval", found: tuple[Answer, ...
     return Evaluation(
         data=DataFacts("some data", 1235, "d" * 64),
         judged=[Judged(f"model {number}", f"{number}" * 64, result) for number, result in enumerate(results)],
-        broken=[Broken("c.png", "cut short")],
+        broken=[Failure("c.png", "cut short")],
     )
 
 

@@ -14,11 +14,6 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 Resample = Literal["bicubic", "bilinear"]
 Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
 
-# what a folder or a shard is searched for; a file that is named is opened whatever its suffix
-IMAGE_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
-
 
 def reject_unknown_keys(given: Mapping[str, Any], known: set[str], where: str) -> None:
     """Raise ConfigError for the first key of `given` that is not in `known`, naming its nearest neighbour."""

@@ -18,6 +18,7 @@ Each message says what was got, what was expected, and what to do. The command l
 """
 
 import difflib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,6 +46,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     near = difflib.get_close_matches(word.lower(), keys, n=1, cutoff=0.7)
     ending = [whole for whole in keys.values() if whole.lower().endswith((f".{word.lower()}", f"-{word.lower()}"))]
     return keys[near[0]] if near else next(iter(ending), None) if word else None
+
+
+
+class SiglipWarning(UserWarning):
+    """Something was done that may not be what was meant; the command line prints it as one line."""
+
+
+def warn(message: str) -> None:
+    """Say `message` as a SiglipWarning of the code that called the function that calls this."""
+    warnings.warn(message, SiglipWarning, stacklevel=3)
+
+
+def clip(value: object, limit: int = 80) -> str:
+    """A value as messages show it: a text as it is, anything else by its repr; the middle of a long one left out."""
+    text = value if isinstance(value, str) else repr(value)
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
 class SiglipError(Exception):

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "siglip"
 
 # a room may import from rows below its own, or from its own folder
 ROWS = [
-    {"config", "types", "errors", "distributed", "files", "releases", "contact_sheet", "pretrained", "devices"},
+    {"config", "types", "errors", "distributed", "files", "releases", "contact_sheet", "pictures", "pretrained", "devices"},
     {"model", "processing", "losses"},
     {"checkpoints", "data"},
     {"embedder"},
@@ -33,6 +33,7 @@ ONLY_IN = {
     "datasets": {"data/tables.py"},
     "fsspec": {"data/store.py"},
     "huggingface_hub": {"checkpoints/hub.py"},
+    "pillow_heif": {"processing/decode.py"},
     "sentencepiece": {"processing/tokenizer.py"},
     "tokenizers": {"processing/tokenizer.py"},
 }

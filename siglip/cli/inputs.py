@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli.output import progress
-from siglip.config import IMAGE_SUFFIXES
 from siglip.errors import DataError, Failure, did_you_mean
+from siglip.pictures import IMAGE_SUFFIXES, PassedOver, walk
 from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _expand(word: str, failed: list[Failure]) -> list[str]:
         raise DataError("an empty name")
     path = Path(word)
     if path.is_dir():
-        found = list(_pictures_in(path, failed))
+        found = _pictures_in(path, failed)
         if not found:
             raise DataError("no pictures in this folder; they are told by suffixes such as .jpg, .png, .webp")
         return found
@@ -204,16 +204,21 @@ def _expand(word: str, failed: list[Failure]) -> list[str]:
     raise DataError("no such file or folder" + (_nearest(path) if len(failed) < 3 else ""))
 
 
-def _pictures_in(folder: Path, failed: list[Failure]) -> Iterator[str]:
+def _pictures_in(folder: Path, failed: list[Failure]) -> list[str]:
     def unreadable(error: OSError) -> None:
         failed.append(Failure(str(error.filename), error.strerror or str(error)))
 
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and not _is_device(path):
-                yield str(path)
+    names: list[str] = []
+    passed_over = PassedOver()
+    for path in walk(folder, unreadable):
+        if _is_device(path):
+            continue
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            names.append(str(path))
+        else:
+            passed_over.add(path)
+    passed_over.warn(folder)
+    return names
 
 
 def _is_device(path: Path) -> bool:

@@ -6,13 +6,15 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from siglip import __version__
 from siglip.cli.inputs import UsageError
-from siglip.errors import SiglipError, did_you_mean
+from siglip.cli.output import say
+from siglip.errors import SiglipError, SiglipWarning, did_you_mean
 
 # name -> what `siglip --help` says of it; the module siglip.cli.<name> is imported when the command is used
 COMMANDS = {
@@ -103,10 +105,27 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _run(words: list[str]) -> int:
     try:
-        return _dispatch(words)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", SiglipWarning)
+            warnings.showwarning = _say_once(warnings.showwarning)
+            return _dispatch(words)
     except SystemExit as done:
         # argparse, after a help page or wrong usage
         return cast(int, done.code)
+
+
+def _say_once(others: Callable[..., None]) -> Callable[..., None]:
+    """What shows warnings: each of ours as one line, however often it comes; those of other libraries as before."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if not issubclass(category, SiglipWarning):
+            others(message, category, *place)
+        elif str(message) not in said:
+            said.add(str(message))
+            say(" ".join(str(message).split()))
+
+    return show
 
 
 def _dispatch(words: list[str]) -> int:

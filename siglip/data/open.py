@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from siglip.config import IMAGE_SUFFIXES
 from siglip.data.shards import MANIFEST, Shard, ShardSource
 from siglip.data.source import Source
 from siglip.data.store import ShardStore, is_remote, remote_glob, remote_read
 from siglip.data.tables import TABLE_READERS, Columns, TableSource, load_dataset_folder, open_dataset, open_table
 from siglip.errors import DataError
+from siglip.pictures import IMAGE_SUFFIXES
 
 TEMPLATES = ("a photo of {}.",)
 _REMOTE_WINDOW = 16

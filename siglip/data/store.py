@@ -17,10 +17,10 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from siglip.config import IMAGE_SUFFIXES
 from siglip.data.source import digest
 from siglip.errors import DataError, DownloadError
 from siglip.files import replacing
+from siglip.pictures import IMAGE_SUFFIXES
 
 # what of a sample is read, and the suffixes it is told by
 PARTS = ("image", "txt", "json", "cls")

@@ -4,6 +4,7 @@ Decoding is PIL's; this file decides what a picture means where PIL and the peer
 hostile files from doing more harm than one UnreadableImage, and may run in many threads at once.
 """
 
+import base64
 import io
 import logging
 import re
@@ -14,14 +15,18 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import torch
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
-from siglip.errors import DownloadError, UnreadableImage
+from siglip.errors import DownloadError, UnreadableImage, clip
+from siglip.pictures import READ_KINDS, kind_of
+from siglip.processing import png
 from siglip.processing.colour import ORIENTATION, Plain, Refused, eight_bits, plain
-from siglip.processing.download import download, is_url
+from siglip.processing.download import download, is_data_uri, is_url
 
 # io.BytesIO lacks the name and mode of a BinaryIO
 ImageInput = str | Path | bytes | BinaryIO | io.BufferedIOBase | Image.Image | np.ndarray | torch.Tensor
@@ -30,6 +35,8 @@ ImageInput = str | Path | bytes | BinaryIO | io.BufferedIOBase | Image.Image | n
 # The common ones come first: PIL imports all its plugins when it meets a name it has not loaded yet.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
 MAX_FILE_BYTES = 2**29
+# what is longer is shown cut; it is no path on any system
+_LONGEST_PATH = 1024
 # PIL pictures load when first used, and not safely from two threads; the same picture always meets the same lock
 _LOADING = tuple(threading.Lock() for _ in range(61))
 
@@ -40,7 +47,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Image:
     """Decode one picture to 8-bit RGB: upright by its EXIF orientation, in sRGB, transparent parts over white.
 
-    A string is a path, or a URL if it starts with http:// or https://. Arrays are [height, width] or
+    A string is a path, a URL if it starts with http:// or https://, or the picture itself as a data: URI. Arrays are [height, width] or
     [height, width, channels], tensors [height, width] or [channels, height, width], with 1, 3 or 4 channels; an array
     that only makes sense the other way round is taken so. Numbers: uint8; uint16 over its full range; floats in 0 to 1,
     or 0 to 255 where any is above 1. Of animations the first frame is read, of 16-bit grey all bits are scaled.
@@ -69,8 +76,10 @@ def decode(image: ImageInput, *, at_least_px: int | None = None) -> Plain:
 
 def image_name(image: ImageInput, index: int | None = None) -> str:
     """What to call this picture in a message: its path or URL, else "image 3" for position `index`."""
+    if isinstance(image, str) and is_data_uri(image):
+        return clip(image[:200])
     if isinstance(image, str | Path):
-        return str(image)
+        return str(image) if len(str(image)) < _LONGEST_PATH else clip(str(image))
     for attribute in ("filename", "name"):
         name = getattr(image, attribute, None)
         if isinstance(name, str) and name:
@@ -96,12 +105,42 @@ def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image
     elif isinstance(image, np.ndarray):
         yield _from_array(image, channels_first=False)
     else:
-        with _stream(image) as stream, Image.open(stream, formats=FORMATS) as picture:
-            _check_size(picture)
-            if at_least_px is not None:
-                picture.draft(None, (at_least_px, at_least_px))  # only JPEG files have one
-            picture.load()
-            yield picture
+        with _stream(image) as stream:
+            head = stream.read(32)
+            try:
+                picture = _loaded(_open(stream, head), at_least_px)
+            except ValueError:
+                if not head.startswith(png.SIGNATURE):
+                    raise
+                picture = _loaded(png.open_without_notes(stream), at_least_px)
+            with picture:
+                yield picture
+
+
+def _open(stream: BinaryIO, head: bytes) -> Image.Image:
+    stream.seek(0)
+    kind = kind_of(head)
+    if kind == "HEIC":
+        return _open_heic(stream)
+    if kind is not None and kind not in READ_KINDS:
+        raise Refused(f"is a {kind} file, which is not read; convert it to JPEG or PNG")
+    return Image.open(stream, formats=FORMATS)
+
+
+def _open_heic(stream: BinaryIO) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise Refused("is a HEIC picture; pip install 'siglip[media]' to read it, or convert it to JPEG") from None
+    return HeifImageFile(stream)
+
+
+def _loaded(picture: Image.Image, at_least_px: int | None) -> Image.Image:
+    _check_size(picture)
+    if at_least_px is not None and isinstance(picture, JpegImageFile):
+        picture.draft(None, (at_least_px, at_least_px))
+    picture.load()
+    return picture
 
 
 @contextmanager
@@ -109,6 +148,8 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
     if isinstance(image, bytes):
         _check_bytes(len(image))
         yield io.BytesIO(image)
+    elif isinstance(image, str) and is_data_uri(image):
+        yield io.BytesIO(_embedded(image))
     elif isinstance(image, str) and is_url(image):
         yield io.BytesIO(download(image))
     elif isinstance(image, str | Path):
@@ -130,6 +171,22 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
         raise Refused(
             f"is of type {type(image).__name__}, expected a path, URL, bytes, binary file, PIL picture, array or tensor"
         )
+
+
+def _embedded(uri: str) -> bytes:
+    """The bytes of a data URI: base64 if its head says so, else percent-encoded."""
+    head, comma, body = uri.partition(",")
+    _check_bytes(len(body) * 3 // 4)
+    if not comma:
+        raise Refused("has no comma between head and content; write data:image/png;base64,...")
+    if not head.lower().endswith(";base64"):
+        return unquote_to_bytes(body)
+    try:
+        # blanks and line ends may stand anywhere, padding may be missing, - and _ may stand for + and /
+        plain_body = "".join(unquote(body).split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+        return base64.b64decode(plain_body + "=" * (-len(plain_body) % 4), validate=True)
+    except ValueError as error:
+        raise Refused(f"is no base64 that can be read ({error}); encode the file again") from error
 
 
 def _check_bytes(count: int) -> None:
@@ -206,7 +263,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:  # the file system's, not PIL's
         return f"cannot be opened ({error.strerror}); check the path and its permissions"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"no picture, or one whose first bytes are damaged; expected one of {', '.join(FORMATS)}"
+        return f"no picture, or one whose first bytes are damaged; expected one of {', '.join(FORMATS)}, HEIC"
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\d[\d x]*pixels", str(error))
         return (

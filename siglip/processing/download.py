@@ -1,15 +1,24 @@
 """An http(s) URL -> its bytes, within a size and a time. Only called for a URL that the caller named."""
 
 import queue
+import re
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from siglip.errors import DownloadError
 
 MAX_BYTES = 2**26
 TIMEOUT_S = 30.0
+# what an address may hold besides letters and digits
+_KEPT = "!#$%&'()*+,/:;=?@[]~"
+
+
+def is_data_uri(text: str) -> bool:
+    """Whether this is a file written out as text: data:image/png;base64,..."""
+    return text[:5].lower() == "data:"
 
 
 def is_url(text: str) -> bool:
@@ -42,8 +51,22 @@ def download(url: str) -> bytes:
     raise DownloadError(f"cannot be downloaded: {_reason(answer)}") from answer
 
 
+def ascii_url(url: str) -> str:
+    """The address as it travels: letters beyond ASCII and blanks percent-encoded, those of the host as in IDNA.
+
+    What is percent-encoded already stays as it is. Raises ValueError for a host that cannot be one.
+    """
+    parts = urllib.parse.urlsplit(url.strip())
+    user, at, place = parts.netloc.rpartition("@")
+    host, colon, port = place.rpartition(":") if re.search(r":\d*$", place) else (place, "", "")
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")
+    path, query = (urllib.parse.quote(part, safe=_KEPT) for part in (parts.path, parts.query))
+    return urllib.parse.urlunsplit((parts.scheme, f"{user}{at}{host}{colon}{port}", path, query, ""))
+
+
 def _get(url: str, deadline: float) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "siglip"})
+    request = urllib.request.Request(ascii_url(url), headers={"User-Agent": "siglip"})
     body = bytearray()
     with _web_only().open(request, timeout=TIMEOUT_S) as response:
         # read1 returns what has arrived; read would wait for a server that trickles

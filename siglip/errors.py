@@ -48,7 +48,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return keys[near[0]] if near else next(iter(ending), None) if word else None
 
 
-
 class SiglipWarning(UserWarning):
     """Something was done that may not be what was meant; the command line prints it as one line."""
 

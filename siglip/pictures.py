@@ -10,21 +10,34 @@ from pathlib import Path
 
 from siglip.errors import warn
 
-_HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 _READ = (
     ".apng .avif .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pgm .png .pnm .ppm .tif "
     ".tiff .webp"
 )
 # what a folder or a shard is searched for; a file that is named is opened whatever its suffix
-IMAGE_SUFFIXES = frozenset((*_READ.split(), *(_HEIC_SUFFIXES if find_spec("pillow_heif") else ())))
+IMAGE_SUFFIXES = frozenset((*_READ.split(), *((".heic", ".heif", ".hif") if find_spec("pillow_heif") else ())))
 
-# pictures that are not read, by suffix
-_UNREAD: dict[str, str] = dict.fromkeys(_HEIC_SUFFIXES, "HEIC")
-_UNREAD |= {".jxl": "JPEG XL", ".tga": "TGA", ".psd": "Photoshop", ".psb": "Photoshop", ".svg": "SVG", ".svgz": "SVG"}
-_UNREAD |= {".ico": "ICO", ".dds": "DDS", ".exr": "OpenEXR", ".hdr": "Radiance HDR", ".pcx": "PCX", ".qoi": "QOI"}
-_UNREAD |= {".xcf": "GIMP", ".eps": "EPS", ".wmf": "WMF", ".emf": "WMF", ".icns": "ICNS", ".sgi": "SGI"}
-_UNREAD |= dict.fromkeys(".arw .cr2 .cr3 .dng .nef .orf .pef .raf .rw2 .srw".split(), "camera raw")
-
+# kinds of pictures that are not read, and their suffixes
+_UNREAD_KINDS = {
+    "HEIC": ".heic .heif .hif",
+    "JPEG XL": ".jxl",
+    "TGA": ".tga",
+    "Photoshop": ".psd .psb",
+    "SVG": ".svg .svgz",
+    "ICO": ".ico",
+    "DDS": ".dds",
+    "OpenEXR": ".exr",
+    "Radiance HDR": ".hdr",
+    "PCX": ".pcx",
+    "QOI": ".qoi",
+    "GIMP": ".xcf",
+    "EPS": ".eps",
+    "WMF": ".wmf .emf",
+    "ICNS": ".icns",
+    "SGI": ".sgi",
+    "camera raw": ".arw .cr2 .cr3 .dng .nef .orf .pef .raf .rw2 .srw",
+}
+_UNREAD = {suffix: kind for kind, suffixes in _UNREAD_KINDS.items() for suffix in suffixes.split()}
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -15,7 +15,18 @@ PACKAGE = ROOT / "siglip"
 
 # a room may import from rows below its own, or from its own folder
 ROWS = [
-    {"config", "types", "errors", "distributed", "files", "releases", "contact_sheet", "pictures", "pretrained", "devices"},
+    {
+        "config",
+        "types",
+        "errors",
+        "distributed",
+        "files",
+        "releases",
+        "contact_sheet",
+        "pictures",
+        "pretrained",
+        "devices",
+    },
     {"model", "processing", "losses"},
     {"checkpoints", "data"},
     {"embedder"},

@@ -47,10 +47,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Image:
     """Decode one picture to 8-bit RGB: upright by its EXIF orientation, in sRGB, transparent parts over white.
 
-    A string is a path, a URL if it starts with http:// or https://, or the picture itself as a data: URI. Arrays are [height, width] or
-    [height, width, channels], tensors [height, width] or [channels, height, width], with 1, 3 or 4 channels; an array
-    that only makes sense the other way round is taken so. Numbers: uint8; uint16 over its full range; floats in 0 to 1,
-    or 0 to 255 where any is above 1. Of animations the first frame is read, of 16-bit grey all bits are scaled.
+    A string is a path, a URL if it starts with http:// or https://, or the picture itself as a data: URI. Arrays are
+    [height, width] or [height, width, channels], tensors [height, width] or [channels, height, width], with 1, 3 or 4
+    channels; an array that only makes sense the other way round is taken so. Numbers: uint8; uint16 over its full
+    range; floats in 0 to 1, or 0 to 255 where any is above 1. Of animations the first frame is read, of 16-bit grey all
+    bits are scaled.
     With `at_least_px`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side falls below.
     A PIL picture that already is all this is returned itself, not a copy.
 
@@ -117,17 +118,17 @@ def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image
                 yield picture
 
 
-def _open(stream: BinaryIO, head: bytes) -> Image.Image:
+def _open(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
     stream.seek(0)
     kind = kind_of(head)
     if kind == "HEIC":
         return _open_heic(stream)
     if kind is not None and kind not in READ_KINDS:
         raise Refused(f"is a {kind} file, which is not read; convert it to JPEG or PNG")
-    return Image.open(stream, formats=FORMATS)
+    return Image.open(cast(BinaryIO, stream), formats=FORMATS)
 
 
-def _open_heic(stream: BinaryIO) -> Image.Image:
+def _open_heic(stream: io.BufferedIOBase) -> Image.Image:
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
@@ -144,7 +145,7 @@ def _loaded(picture: Image.Image, at_least_px: int | None) -> Image.Image:
 
 
 @contextmanager
-def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generator[BinaryIO, None, None]:
+def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generator[io.BufferedIOBase, None, None]:
     if isinstance(image, bytes):
         _check_bytes(len(image))
         yield io.BytesIO(image)
@@ -263,7 +264,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:  # the file system's, not PIL's
         return f"cannot be opened ({error.strerror}); check the path and its permissions"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"no picture, or one whose first bytes are damaged; expected one of {', '.join(FORMATS)}, HEIC"
+        return f"no picture, or one whose first bytes are damaged; expected one of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"\d[\d x]*pixels", str(error))
         return (

@@ -7,7 +7,6 @@ are taken out of the file, and the two that change how a picture looks are unpac
 import io
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from PIL import Image
 
@@ -17,7 +16,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp\0"
 
 
-def open_without_notes(stream: BinaryIO) -> Image.Image:
+def open_without_notes(stream: io.BufferedIOBase) -> Image.Image:
     """Open a PNG file without its texts and profile; raises what PIL raises for the rest of it."""
     kept = bytearray(SIGNATURE)
     notes: dict[str, bytes] = {}
@@ -34,7 +33,7 @@ def open_without_notes(stream: BinaryIO) -> Image.Image:
     return picture
 
 
-def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(stream: io.BufferedIOBase) -> Iterator[tuple[bytes, bytes]]:
     """Kind and bytes of each chunk, its length, kind and checksum included; of the last what there is of it."""
     stream.seek(len(SIGNATURE))
     while header := stream.read(8):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from siglip.cli.inputs import image_names, positive, texts
-from siglip.errors import DataError, Failure
+from siglip.errors import DataError, Failure, SiglipWarning
 
 Make = Callable[[str], Path]
 
@@ -22,7 +22,8 @@ def test_a_folder_gives_its_pictures_in_order_hidden_ones_and_pipes_left_out(tmp
         picture(f"album/{name}")
     os.mkfifo(tmp_path / "album" / "pipe.png")
     (tmp_path / "album" / "gone.png").symlink_to("nowhere")
-    assert image_names(["album"]) == (["album/a.jpg", "album/b.PNG", "album/gone.png", "album/deep/er/c.webp"], [])
+    with pytest.warns(SiglipWarning, match="album: 1 pictures passed over: 1 PNG without a suffix; rename"):
+        assert image_names(["album"]) == (["album/a.jpg", "album/b.PNG", "album/gone.png", "album/deep/er/c.webp"], [])
 
 
 def test_words_keep_their_order_and_a_named_file_needs_no_suffix(picture: Make):

@@ -1,5 +1,6 @@
 """Every form of a picture gives the same pixels; whatever is wrong with one, the error names it and says what to do."""
 
+import base64
 import io
 import json
 import os
@@ -11,13 +12,16 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from siglip.errors import BrokenSample, UnreadableImage
 from siglip.processing.decode import FORMATS, image_name, read_image
@@ -226,7 +230,8 @@ def test_a_thousand_damaged_files_neither_crash_hang_nor_take_memory_and_every_g
     assert result["good_files_changed"] == []
     assert result["refused"] > 400
     assert result["refused"] + result["read"] == 1000
-    assert result["bombs_read"] == []
+    # their pixels are whole, and what is packed beside them stays packed
+    assert result["bombs_read"] == ["png text", "png profile"]
     assert result["nothing"].startswith("is of type NoneType, expected a path, URL, bytes")
     assert result["peak_growth_bytes"] < 200e6
     assert "Warning" not in run.stderr
@@ -266,3 +271,92 @@ def test_what_pil_warns_about_is_read_in_silence_and_other_threads_keep_their_wa
     assert [entry for entry in warnings.filters if entry in before] == before
     with pytest.raises(UserWarning, match="mine"):
         warnings.warn("mine", UserWarning, stacklevel=1)
+
+
+# ---- notes beside the pixels, files written out as text, further kinds
+
+
+def test_a_png_with_notes_beyond_what_pil_unpacks_is_read_with_its_profile_and_orientation() -> None:
+    packed_text, long_text, packet = PngInfo(), PngInfo(), PngInfo()
+    packed_text.add_text("comment", "x" * 2_000_000, zip=True)
+    long_text.add_text("comment", "x" * 70_000_000)
+    for notes in (packed_text, long_text):
+        data = encoded(PICTURE, "PNG", pnginfo=notes)
+        with pytest.raises(ValueError, match="MAX_TEXT"):
+            Image.open(io.BytesIO(data)).load()
+        assert same(data)
+    packet.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>' + " " * 2_000_000, zip=True)
+    assert same(encoded(PICTURE, "PNG", pnginfo=packet), np.rot90(RGB, -1))
+    profile = swapped_primaries()
+    small = np.asarray(read_image(encoded(PICTURE, "PNG", icc_profile=profile)))
+    assert not np.array_equal(small, RGB)
+    assert same(encoded(PICTURE, "PNG", icc_profile=profile + bytes(2_000_000)), small)
+
+
+def swapped_primaries() -> bytes:
+    """An sRGB profile whose red is green and whose green is red."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for place in range(128 + 4, 128 + 4 + 12 * int.from_bytes(profile[128:132]), 12):
+        tag = bytes(profile[place : place + 4])
+        profile[place : place + 4] = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}.get(tag, tag)
+    return bytes(profile)
+
+
+def test_a_png_whose_pixels_are_damaged_too_is_still_refused() -> None:
+    notes = PngInfo()
+    notes.add_text("comment", "x" * 2_000_000, zip=True)
+    data = bytearray(encoded(PICTURE, "PNG", pnginfo=notes))
+    start = data.rindex(b"IDAT") + 4
+    data[start : start + 20] = bytes(20)
+    assert "damaged or cut short" in reason(bytes(data))
+
+
+def test_a_picture_written_out_as_a_data_uri_is_read_and_never_shown_whole() -> None:
+    data = encoded(PICTURE, "PNG")
+    text = base64.b64encode(data).decode()
+    for uri in (
+        f"data:image/png;base64,{text}",
+        f"DATA:;base64,{text.rstrip('=')}",
+        f"data:image/png;name=a.png;base64,{base64.urlsafe_b64encode(data).decode()}",
+        "data:image/png;base64," + "\r\n ".join(text[start : start + 40] for start in range(0, len(text), 40)),
+        f"data:image/png,{quote(data)}",
+    ):
+        assert same(uri)
+    with pytest.raises(UnreadableImage) as caught:
+        read_image("data:image/png;base64," + "A" * 100_000)
+    assert len(str(caught.value)) < 300
+    assert reason("data:image/png") == "has no comma between head and content; write data:image/png;base64,..."
+    assert reason("data:image/png;base64,@@@@").startswith("is no base64 that can be read")
+    with pytest.raises(UnreadableImage) as caught:
+        read_image("x" * 100_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_data_uri_keeps_the_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("siglip.processing.decode.MAX_FILE_BYTES", 1000)
+    assert "the limit is 1000" in reason("data:;base64," + "A" * 2000)
+
+
+def test_pictures_of_phones_are_read_where_their_library_is_and_named_where_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    smooth = Image.linear_gradient("L").convert("RGB").resize((64, 48))
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pillow_heif.from_pillow(smooth).save(stream, quality=95, exif=exif.tobytes())
+    decoded = np.asarray(read_image(stream.getvalue())).astype(int)
+    assert decoded.shape == (64, 48, 3)
+    assert abs(decoded - np.rot90(np.asarray(smooth).astype(int), -1)).max() <= 6
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert reason(stream.getvalue()).startswith("is a HEIC picture; pip install 'siglip[media]' to read it")
+
+
+def test_kinds_that_are_not_read_are_named_and_jpegs_of_two_pictures_and_jpeg_2000_are_read() -> None:
+    assert reason(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50)).startswith("is a JPEG XL file, which is not read")
+    assert reason(b"8BPS" + bytes(50)).startswith("is a Photoshop file")
+    assert same(encoded(PICTURE, "JPEG2000", irreversible=False))
+    two = encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(180)])
+    with Image.open(io.BytesIO(two)) as plain:
+        assert plain.format == "MPO"
+        assert same(two, np.asarray(plain.convert("RGB")))

@@ -13,7 +13,7 @@ from PIL import Image
 from siglip.errors import DownloadError, UnreadableImage
 from siglip.processing import download as downloading
 from siglip.processing import read_image
-from siglip.processing.download import download
+from siglip.processing.download import ascii_url, download
 from tests.processing.damage import encoded
 
 PICTURE = encoded(Image.new("RGB", (4, 3), "red"), "PNG")
@@ -145,3 +145,21 @@ def test_a_server_that_trickles_is_left_after_the_time_limit(
     with pytest.raises(UnreadableImage, match=r"no complete answer within 0\.3 seconds"):
         read_image(f"{server}/{page}")
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("http://a.example/caf\u00e9 au lait.jpg", "http://a.example/caf%C3%A9%20au%20lait.jpg"),
+        ("http://a.example/caf%C3%A9.jpg?w=1&h=%20", "http://a.example/caf%C3%A9.jpg?w=1&h=%20"),
+        ("https://b\u00fccher.example:8080/\u732b.png#top", "https://xn--bcher-kva.example:8080/%E7%8C%AB.png"),
+        ("http://me:word@[::1]:80/a b", "http://me:word@[::1]:80/a%20b"),
+        (" http://a.example/x?q=\u00e4 ", "http://a.example/x?q=%C3%A4"),
+    ],
+)
+def test_addresses_travel_as_ascii(written: str, sent: str) -> None:
+    assert ascii_url(written) == sent
+
+
+def test_a_picture_behind_accents_and_blanks_is_fetched(server: str) -> None:
+    assert read_image(f"{server}/picture?of=caf\u00e9 au lait").size == (4, 3)

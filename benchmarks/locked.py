@@ -22,7 +22,7 @@ from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.loop import loader_settings
-from siglip.training.setup import build
+from siglip.training.tasks import build
 
 
 def write_pairs(folder: Path, count: int) -> Path:

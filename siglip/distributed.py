@@ -6,7 +6,7 @@ None is the default group. All processes of a group must call the same functions
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch.autograd import Function
 from siglip.errors import ConfigError
 
 Group = dist.ProcessGroup
+Item = TypeVar("Item")
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -90,6 +91,14 @@ def all_gather_ints(values: Sequence[int], device: torch.device, group: Group | 
     everyone = [torch.empty_like(mine) for _ in range(world_size(group))]
     dist.all_gather(everyone, mine, group=group)
     return [row.tolist() for row in everyone]
+
+
+def all_gather_object(value: Item, group: Group | None = None) -> list[Item]:
+    """The picklable `value` of every process, in the order of ranks."""
+    everyone: list[Any] = [value] * world_size(group)
+    if len(everyone) > 1:
+        dist.all_gather_object(everyone, value, group=group)
+    return everyone
 
 
 def all_gather(tensor: Shaped[Tensor, "rows *rest"], group: Group | None = None) -> Shaped[Tensor, "all_rows *rest"]:

@@ -25,8 +25,9 @@ class Batch:
 
     `pixels` are bytes, a quarter of the float values to move about: `image_processor.normalize(pixels)` makes
     `pixel_values` of them on any device. None where no pictures were asked for. `indices` number the samples in their
-    source. Equal `image_ids` mean equal concepts, equal `text_ids` equal main captions; `labels` are classes; in all
-    three -1 means unknown, as in the losses. `broken` could not be read on the way to this batch.
+    source; `captions` are the texts of `input_ids`. Equal `image_ids` mean equal concepts, equal `text_ids` equal main
+    captions; `labels` are classes; in all three -1 means unknown, as in the losses. `broken` could not be read on the
+    way to this batch.
     """
 
     names: tuple[str, ...]
@@ -36,6 +37,7 @@ class Batch:
     image_ids: Int64[Tensor, "batch"]
     text_ids: Int64[Tensor, "batch"]
     labels: Int64[Tensor, "batch"]
+    captions: tuple[str, ...] = ()
     broken: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
@@ -118,6 +120,7 @@ class BatchMaker:
             image_ids=_ids([f"concept {sample.concept}" if sample.concept else "" for sample in samples]),
             text_ids=_ids([" ".join(sample.captions[0].lower().split()) for sample in samples]),
             labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            captions=tuple(captions),
             broken=tuple(broken),
         )
 

@@ -29,18 +29,12 @@ def evaluate_retrieval(
     to the pictures it was given to, several if it was given to several. `progress` gets the number of texts just done.
     """
     texts = distinct_texts(pictures, all_captions=all_captions)
-    number = {text: place for place, text in enumerate(texts)}
-    given = [captions if all_captions else captions[:1] for captions in pictures.captions]
-    texts_of = [[number[text] for text in captions] for captions in given]
-    pictures_of: list[list[int]] = [[] for _ in texts]
-    for row, places in enumerate(texts_of):
-        for place in places:
-            pictures_of[place].append(row)
+    _, texts_of, pictures_of = matches([captions if all_captions else captions[:1] for captions in pictures.captions])
     embedded = embedder.embed_texts(texts, progress=progress)
     if embedded.failures:
         raise InputError(f"caption {embedded.failures[0].name} cannot be encoded: {embedded.failures[0].reason}")
-    to_text, by_how_much = _search(pictures.vectors, embedded.vectors, texts_of)
-    to_image, _ = _search(embedded.vectors, pictures.vectors, pictures_of)
+    to_text, by_how_much = search(pictures.vectors, embedded.vectors, texts_of)
+    to_image, _ = search(embedded.vectors, pictures.vectors, pictures_of)
     ways = {"image_to_text": to_text, "text_to_image": to_image}
     return Result(
         task="retrieval",
@@ -62,7 +56,28 @@ def distinct_texts(pictures: Pictures, *, all_captions: bool) -> list[str]:
     return list(dict.fromkeys(text for given in pictures.captions for text in (given if all_captions else given[:1])))
 
 
-def _search(
+def matches(given: Sequence[Sequence[str]]) -> tuple[list[int], list[list[int]], list[list[int]]]:
+    """Of the captions of each picture: where each distinct text comes first, counted along all of them; the numbers of
+    each picture's texts; and the pictures of each text. Texts are numbered in the order they come.
+    """
+    number: dict[str, int] = {}
+    first: list[int] = []
+    pictures_of: list[list[int]] = []
+    texts_of: list[list[int]] = []
+    seen = 0
+    for picture, captions in enumerate(given):
+        for text in captions:
+            if text not in number:
+                number[text] = len(number)
+                first.append(seen)
+                pictures_of.append([])
+            pictures_of[number[text]].append(picture)
+            seen += 1
+        texts_of.append([number[text] for text in captions])
+    return first, texts_of, pictures_of
+
+
+def search(
     queries: Float32[np.ndarray, "queries dim"], items: Float32[np.ndarray, "items dim"], right: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place of each query's best right item, and how far the best wrong one is above it."""

@@ -13,7 +13,7 @@ from siglip.config import Clean, SiglipConfig, reject_unknown_keys
 from siglip.data import Augment, Columns
 from siglip.errors import ConfigError
 
-Task = Literal["contrastive", "classification"]
+TaskName = Literal["contrastive", "classification"]
 Trainable = Literal["all", "text", "head", "last-blocks"]
 
 
@@ -133,7 +133,7 @@ class TrainConfig:
 
     model: ModelSpec
     data: DataSpec
-    task: Task = "contrastive"
+    task: TaskName = "contrastive"
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     steps: int = 1000
     batch_size: int = 256

@@ -23,7 +23,7 @@ from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.loop import loader_settings
 from siglip.training.optimizers import count_parameters
-from siglip.training.setup import Model, build
+from siglip.training.tasks import TASKS, build
 
 # the work of the measured step: a few seconds on a CPU, and enough rows of a small model to keep it busy
 _FLOPS, _MOST_ROWS = 2e11, 64
@@ -74,9 +74,10 @@ class _Small:
 
 
 def _measure(
-    config: TrainConfig, source: Source, model: Model, processor: SiglipProcessor, device: torch.device
+    config: TrainConfig, source: Source, model: nn.Module, processor: SiglipProcessor, device: torch.device
 ) -> _Small:
-    rows = max(1, min(_MOST_ROWS, _rows_at_once(config), len(source), int(_FLOPS / _row_flops(model))))
+    affordable = int(_FLOPS / TASKS[config.task].row_flops(model))
+    rows = max(1, min(_MOST_ROWS, _rows_at_once(config), len(source), affordable))
     plain = replace(config, batch_size=rows, micro_batch_size=None, compile=False, gradient_checkpointing=False)
     plain = replace(plain, sharding="replicate", data=replace(config.data, workers=0))
     cache, once_s = None, 0.0
@@ -91,8 +92,8 @@ def _measure(
         batch = next(batches)
         sample_s = (time.perf_counter() - began) / rows
         learner = Learner(model, processor, plain, device, cache)
-        row_bytes = _kept_bytes(lambda: learner.objective.backward(batch), model) // rows
-        row_s = _seconds(lambda: learner.objective.backward(batch), device) / rows
+        row_bytes = _kept_bytes(lambda: learner.task.backward(batch), model) // rows
+        row_s = _seconds(lambda: learner.task.backward(batch), device) / rows
     learner.optimizer.step()  # makes its tensors
     sizes = count_parameters(learner.optimizer.param_groups)
     return _Small(
@@ -155,14 +156,6 @@ def _rows_at_once(config: TrainConfig) -> int:
 
 def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _row_flops(model: Model) -> float:
-    """Of a forward and backward pass: six for each weight and token."""
-    towers = [(model.vision_model.encoder, model.config.vision_config.num_patches)]
-    if isinstance(model, SiglipModel):
-        towers.append((model.text_model.encoder, model.config.text_config.max_position_embeddings))
-    return sum(6.0 * tokens * sum(weight.numel() for weight in encoder.parameters()) for encoder, tokens in towers)
 
 
 def _kept_bytes(step: Callable[[], object], model: nn.Module) -> int:

@@ -6,22 +6,20 @@ from random import Random
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from siglip.data import Batch
 from siglip.distributed import rank, world_size
 from siglip.errors import TrainingError
-from siglip.model import SiglipForImageClassification
 from siglip.processing import SiglipProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
-from siglip.training.objective import ClassObjective, Objective, PairObjective
 from siglip.training.optimizers import make_optimizer, set_learning_rate
 from siglip.training.schedule import learning_rate_factor
-from siglip.training.setup import Model
 from siglip.training.state import gather_state, scatter_state, whole
+from siglip.training.tasks import TASKS, Task
 
 
 class Learner:
@@ -32,14 +30,14 @@ class Learner:
 
     def __init__(
         self,
-        model: Model,
+        model: nn.Module,
         processor: SiglipProcessor,
         config: TrainConfig,
         device: torch.device,
         cache: ImageCache | None = None,
     ) -> None:
         self._model, self._config = model, config
-        self.objective = _objective(model, processor, config, device, cache)
+        self.task: Task = TASKS[config.task](model, processor, config, device, cache)
         self.optimizer = make_optimizer(model.named_parameters(), config.optimizer)
         self._average: dict[str, Tensor] = {}
         if config.ema is not None:
@@ -55,7 +53,7 @@ class Learner:
         # drawn anew from (seed, step, rank), so that a resumed run needs no memory of earlier draws
         torch.manual_seed(Random(f"{config.seed} {step} {rank()}").getrandbits(63))
         self.optimizer.zero_grad(set_to_none=True)
-        share = self.objective.backward(batch)
+        share = self.task.backward(batch)
         if world_size() > 1:
             dist.all_reduce(share)
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
@@ -73,7 +71,7 @@ class Learner:
         self._follow(step)
         return {"loss": loss, "lr": factor * optimizer.lr, "gradient_norm": norm}
 
-    def plain_copy(self) -> Model:
+    def plain_copy(self) -> nn.Module:
         """An unwrapped model in evaluation mode with the averaged weights, or the current ones without average."""
         weights = {**dict(self._model.named_parameters()), **self._average}
         with torch.device("meta"):
@@ -97,16 +95,6 @@ class Learner:
             weights = dict(self._model.named_parameters())
             for name, average in self._average.items():
                 average.lerp_(weights[name], 1 - decay)
-
-
-def _objective(
-    model: Model, processor: SiglipProcessor, config: TrainConfig, device: torch.device, cache: ImageCache | None
-) -> Objective:
-    model.vision_model.encoder.gradient_checkpointing = config.gradient_checkpointing
-    if isinstance(model, SiglipForImageClassification):
-        return ClassObjective(model, processor, config, device)
-    model.text_model.encoder.gradient_checkpointing = config.gradient_checkpointing
-    return PairObjective(model, processor, config, device, cache)
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:

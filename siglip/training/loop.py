@@ -16,6 +16,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from tqdm import tqdm
 
 from siglip.data import Batch, Loader, LoaderSettings, Source, open_source
@@ -28,8 +29,8 @@ from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.report import Reporter
-from siglip.training.setup import Model, build
 from siglip.training.state import CheckpointFolder, RunState
+from siglip.training.tasks import TASKS, build, export
 
 # what may change between stops: how often things are looked at, and by whom batches are made
 _FREE = {"data.workers", "log_every", "evaluate_every", "save_every", "keep"}
@@ -74,6 +75,8 @@ class _Run:
         held_out = config.data.held_out
         self._held_out = None if held_out is None else open_source(held_out, columns=config.data.columns)
         model, self._processor = build(config, labels=source.label_names)
+        if saved is None:
+            TASKS[config.task].begin(model, self._processor, config, source, device)
         cache = _locked_images(config, out, source, model, self._processor, device)
         self._learner = Learner(model, self._processor, config, device, cache)
         self._loader = Loader(
@@ -84,7 +87,7 @@ class _Run:
             world_size=world_size(),
             broken_log=out / (f"broken-{rank()}.tsv" if rank() else "broken.tsv"),
         )
-        self._step, self._signal = 0, 0
+        self._step, self._signal, self._judged = 0, 0, saved is not None and saved.score is not None
         if saved is not None:
             self._learner.load_state(saved.tensors)
             self._loader.load_state_dict(dict(saved.position))
@@ -95,6 +98,9 @@ class _Run:
         reporter = Reporter(self._out, start=self._step, config=self._config) if rank() == 0 else None
         try:
             with self._heeding_signals():
+                if self._due() and not self._judged:
+                    # new, or stopped between saving and this
+                    self._judge(reporter)
                 if self._step < self._config.steps:
                     for batch in self._loader:
                         self._advance(batch, reporter)
@@ -128,12 +134,13 @@ class _Run:
         stop = max(number for (number,) in all_gather_ints([self._signal], self._device))
         last = self._step == config.steps
         # whoever asks to stop does not wait for an evaluation
-        judge = self._held_out is not None and (last or (not stop and self._step % config.evaluate_every == 0))
-        found = self._evaluate() if judge else {}
+        judge = self._due() and (last or not stop)
         if reporter is not None:
-            reporter.step(self._step, {**numbers, **self._watched(reporter)}, found)
+            reporter.step(self._step, {**numbers, **self._watched(reporter)})
         if stop or last or judge or self._step % config.save_every == 0:
-            self._save(found.get(self._learner.objective.score))
+            self._save()
+        if judge:
+            self._judge(reporter)
         if stop and not last:
             self._checkpoints.wait()
             # torchrun ends all processes when the first has left
@@ -150,31 +157,37 @@ class _Run:
 
     def _watched(self, reporter: Reporter) -> dict[str, float]:
         """What is read from the device only where somebody will see it."""
-        return {"epoch": self._loader.epoch, **self._learner.objective.numbers()} if reporter.due(self._step) else {}
+        return {"epoch": self._loader.epoch, **self._learner.task.numbers()} if reporter.due(self._step) else {}
 
-    def _evaluate(self) -> dict[str, float]:
-        """Held-out numbers, and how long they took, on the first process; every process must call this."""
+    def _due(self) -> bool:
+        """Whether held-out data is looked at after this step."""
+        every = self._config.evaluate_every
+        return self._held_out is not None and (self._step == self._config.steps or self._step % every == 0)
+
+    def _judge(self, reporter: Reporter | None) -> None:
+        """Held-out numbers of the weights as they are; before the first step also what they are to be compared with."""
         began = time.monotonic()
-        model = self._learner.plain_copy()
-        assert self._held_out is not None
-        if rank():
-            return {}
-        numbers = self._learner.objective.held_out(model, self._held_out)
-        return {**numbers, "seconds": time.monotonic() - began}
+        task, source = self._learner.task, self._held_out
+        assert source is not None
+        found = task.held_out(self._learner.plain_copy(), source)
+        if self._step == 0:
+            found |= task.baseline(source)
+        if reporter is not None:
+            reporter.held_out(self._step, {**found, "seconds": time.monotonic() - began})
+            self._checkpoints.rate(self._step, found[task.score])
 
-    def _save(self, score: float | None) -> None:
+    def _save(self) -> None:
         tensors = self._learner.state()
         if rank() == 0:
             position, config = self._loader.state_dict(), self._config.to_json()
-            state = RunState(step=self._step, tensors=tensors, position=position, config=config, score=score)
+            state = RunState(step=self._step, tensors=tensors, position=position, config=config)
             self._checkpoints.save(state)
 
     def _export(self) -> Path:
         folder = self._out / "export"
         model = self._learner.plain_copy()
         if rank() == 0:
-            model.save_pretrained(folder)
-            self._processor.save_pretrained(folder)
+            export(model, self._processor, folder)
         return folder
 
 
@@ -212,7 +225,7 @@ def _claim(out: Path, config: TrainConfig, checkpoints: CheckpointFolder, *, res
 
 
 def _locked_images(
-    config: TrainConfig, out: Path, source: Source, model: Model, processor: SiglipProcessor, device: torch.device
+    config: TrainConfig, out: Path, source: Source, model: nn.Module, processor: SiglipProcessor, device: torch.device
 ) -> ImageCache | None:
     """The vectors of a locked image tower, computed before training starts; None if it is not locked."""
     if not config.caches_images or not isinstance(model, SiglipModel):

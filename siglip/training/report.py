@@ -40,28 +40,35 @@ class Reporter:
         """Whether numbers of this step are written: every `log_every` steps, and the first and last."""
         return step % self._log_every == 0 or step in (self._start + 1, self._steps)
 
-    def step(self, step: int, numbers: Numbers, held_out: Numbers) -> None:
-        """Numbers of one finished update, written where it is due, and of held-out data, written always.
-
-        The `seconds` that held-out data took do not count against the speed of training.
-        """
+    def step(self, step: int, numbers: Numbers) -> None:
+        """Numbers of one finished update, written where it is due."""
         self._bar.update(step - self._bar.n)
-        if not self.due(step) and not held_out:
+        if not self.due(step):
             return
         now = time.monotonic()
-        busy_s = now - self._written_at - held_out.get("seconds", 0.0)
-        pairs_per_s = (step - self._written) * self._batch_size / busy_s
+        pairs_per_s = (step - self._written) * self._batch_size / (now - self._written_at)
         self._written, self._written_at = step, now
         numbers = {**numbers, "pairs_per_s": pairs_per_s}
-        found = {f"held_out/{name}": value for name, value in held_out.items()}
         self._bar.set_postfix_str(_line(numbers))
+        if self._bar.disable:
+            left_s = (self._steps - step) * (now - self._began) / (step - self._start)
+            self._say(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left")
+        self._write(step, numbers)
+
+    def held_out(self, step: int, numbers: Numbers) -> None:
+        """Numbers of held-out data after `step` updates, written always, on the line of that step.
+
+        The `seconds` they took do not count against the speed of training.
+        """
+        self._written_at += numbers["seconds"]
+        self._began += numbers["seconds"]
+        found = {f"held_out/{name}": value for name, value in numbers.items()}
+        self._say(f"step {step}  {_line(found)}")
+        self._write(step, found)
+
+    def _say(self, line: str) -> None:
         with tqdm.external_write_mode(file=sys.stderr):
-            if self._bar.disable:
-                left_s = (self._steps - step) * (now - self._began) / (step - self._start)
-                print(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left", file=sys.stderr)
-            if found:
-                print(f"step {step}  {_line(found)}", file=sys.stderr)
-        self._write(step, {**numbers, **found})
+            print(line, file=sys.stderr)
 
     def close(self) -> None:
         """End the progress bar and draw metrics.png, if matplotlib is installed."""
@@ -72,9 +79,14 @@ class Reporter:
             draw([json.loads(line) for line in self._lines], self._path.with_name("metrics.png"))
 
     def _write(self, step: int, numbers: Numbers) -> None:
-        self._lines.append(json.dumps({"step": step, **numbers}))
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(self._lines[-1] + "\n")
+        before = json.loads(self._lines[-1]) if self._lines else {}
+        if before.get("step") == step:
+            self._lines[-1] = json.dumps({**before, **numbers})
+            write_text(self._path, "".join(line + "\n" for line in self._lines))
+        else:
+            self._lines.append(json.dumps({"step": step, **numbers}))
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(self._lines[-1] + "\n")
         for writer in self._writers:
             writer.write(step, numbers)
 

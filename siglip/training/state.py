@@ -57,6 +57,12 @@ class CheckpointFolder:
         if wait:
             self.wait()
 
+    def rate(self, step: int, score: float) -> None:
+        """Note the score of a checkpoint that was saved without one."""
+        self.wait()
+        if step in self.steps():
+            write_text(self._path(step) / "state.json", json.dumps({**self._facts(step), "score": score}))
+
     def wait(self) -> None:
         """Block until nothing is being written; raises what went wrong."""
         if self._writer is not None:

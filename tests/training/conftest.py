@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.data import Batch, Loader, open_source
@@ -18,7 +19,7 @@ from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.loop import loader_settings
-from siglip.training.setup import Model, build
+from siglip.training.tasks import build
 
 COLOURS = {
     "red": (220, 30, 30), "green": (20, 150, 40), "blue": (30, 50, 220), "yellow": (240, 220, 40),
@@ -94,7 +95,7 @@ def batches(config: TrainConfig) -> Iterator[Batch]:
     return iter(Loader(source, processor, loader_settings(config)))
 
 
-def steps_of(config: TrainConfig) -> tuple[list[float], Model]:
+def steps_of(config: TrainConfig) -> tuple[list[float], nn.Module]:
     """The losses of a run, and what it ends with, without its folder."""
     learner = learner_of(config)
     losses = [

@@ -14,7 +14,7 @@ from siglip.model import SiglipModel
 from siglip.processing import SiglipProcessor
 from siglip.training import TrainConfig, train
 from siglip.training.frozen import ImageCache
-from siglip.training.setup import build
+from siglip.training.tasks import build
 from tests.training.conftest import losses, small_run, write_shard
 
 CPU = torch.device("cpu")

@@ -30,11 +30,13 @@ def test_a_run_learns_and_exports_what_transformers_loads_too(shard: Path, tmp_p
     folder = train(learning_run(shard), tmp_path / "run")
 
     rows = metrics(tmp_path / "run")
-    assert [row["step"] for row in rows] == [*range(1, 41)]
+    assert [row["step"] for row in rows] == [*range(41)]
+    start, *rows = rows
     assert sum(row["loss"] for row in rows[-5:]) < 0.4 * sum(row["loss"] for row in rows[:5])
     assert rows[-1]["epoch"] == pytest.approx(40 * 16 / 40)
     found = [row["held_out/text_to_image/recall@1"] for row in rows if "held_out/seconds" in row]
     assert len(found) == 2
+    assert start.keys() == {"step", *(name for name in rows[-1] if name.startswith("held_out/"))}
     assert found[-1] >= 0.75
     assert (tmp_path / "run" / "metrics.png").read_bytes()[:4] == b"\x89PNG"
     assert TrainConfig.from_json((tmp_path / "run" / "config.json").read_text()) == learning_run(shard)

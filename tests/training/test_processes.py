@@ -13,7 +13,7 @@ from siglip.errors import ConfigError
 from siglip.training import TrainConfig, train
 from siglip.training.config import OptimizerSpec
 from siglip.training.learner import Learner
-from siglip.training.setup import build
+from siglip.training.tasks import build
 from tests.processes import run_processes
 from tests.training.conftest import losses, small_run
 from tests.training.test_resume import check_same_run, stop_at

@@ -6,24 +6,25 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from siglip.config import SiglipTextConfig
 from siglip.errors import ConfigError
 from siglip.model import SiglipForImageClassification, SiglipModel
 from siglip.processing import SiglipProcessor
 from siglip.training import DataSpec, ModelSpec, TrainConfig
-from siglip.training.setup import Model, build
+from siglip.training.tasks import build
 from tests.conftest import ROOT
 from tests.training.conftest import small_run, small_towers
 
 DATA = DataSpec(train="not opened")
 
 
-def learning(model: Model) -> set[str]:
+def learning(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def fresh(**changes: Any) -> Model:
+def fresh(**changes: Any) -> nn.Module:
     return build(replace(small_run(Path("not opened")), **changes))[0]
 
 

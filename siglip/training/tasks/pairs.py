@@ -1,0 +1,145 @@
+"""Pictures and texts that belong together: the sigmoid loss, and recall both ways."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from siglip.config import SiglipConfig
+from siglip.data import Batch, Source
+from siglip.distributed import all_gather, all_gather_object, rank, world_size
+from siglip.errors import ConfigError
+from siglip.evaluation.metrics import recall_at
+from siglip.evaluation.retrieval import matches, search
+from siglip.losses import ring_sigmoid_loss
+from siglip.model import SiglipModel, SiglipVisionModel
+from siglip.processing import SiglipProcessor
+from siglip.training.accumulate import accumulate
+from siglip.training.config import TrainConfig
+from siglip.training.frozen import ImageCache
+from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
+from siglip.training.tasks.task import broken_among, held_out_batches
+from siglip.training.towers import Rows, Towers, hold_back, spread
+
+
+class PairTask:
+    """The sigmoid loss over the pairs of all processes."""
+
+    score: ClassVar[str] = "text_to_image/recall@1"
+
+    @classmethod
+    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, SiglipProcessor]:
+        spec = config.model
+        if spec.source is not None:
+            model, processor = from_checkpoint(SiglipModel, spec)
+        else:
+            assert spec.config is not None
+            model, processor = _fresh(spec.config, config), fresh_processor(spec, spec.config)
+        if spec.initial_bias is not None:
+            nn.init.constant_(model.logit_bias, spec.initial_bias)
+        check_vocabulary(processor, model.config)
+        choose_trainable(model, (model.vision_model, model.text_model), config)
+        return model, processor
+
+    @classmethod
+    def row_flops(cls, model: nn.Module) -> float:
+        assert isinstance(model, SiglipModel)
+        tokens = model.config.vision_config.num_patches, model.config.text_config.max_position_embeddings
+        towers = model.vision_model, model.text_model
+        return sum(
+            6.0 * count * sum(weight.numel() for weight in tower.encoder.parameters())
+            for count, tower in zip(tokens, towers, strict=True)
+        )
+
+    @classmethod
+    def begin(
+        cls, model: nn.Module, processor: SiglipProcessor, config: TrainConfig, source: Source, device: torch.device
+    ) -> None:
+        pass
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: SiglipProcessor,
+        config: TrainConfig,
+        device: torch.device,
+        cache: ImageCache | None,
+    ) -> None:
+        assert isinstance(model, SiglipModel)
+        for tower in (model.vision_model, model.text_model):
+            tower.encoder.gradient_checkpointing = config.gradient_checkpointing
+        self._model, self._processor, self._config, self._device, self._cache = model, processor, config, device, cache
+        self._towers = spread(Towers(model, processor.image_processor, config.precision), config, device)
+        model.to(device)
+
+    def backward(self, batch: Batch) -> Float[Tensor, ""]:
+        images = self._cache.rows(batch.indices) if self._cache is not None else batch.pixels
+        assert images is not None
+        batch = batch.to(self._device)
+        rows = Rows(images.to(self._device, non_blocking=True), batch.input_ids)
+        ids = (batch.image_ids, batch.text_ids) if self._config.data.positives == "equal" else (None, None)
+        scale, bias = self._model.logit_scale, self._model.logit_bias
+
+        def loss(images: Tensor, texts: Tensor) -> Tensor:
+            return ring_sigmoid_loss(
+                images, texts, logit_scale=scale, logit_bias=bias, image_ids=ids[0], text_ids=ids[1]
+            )
+
+        self._towers.train()
+        micro_batches = rows.split(self._config.micro_batch_size or len(batch))
+        value = accumulate(self._towers, loss, micro_batches, no_sync=lambda: hold_back(self._towers))
+        for parameter in (scale, bias):
+            # outside of the towers, so nobody else averages them
+            if parameter.grad is not None and world_size() > 1:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world_size()
+        return value
+
+    def numbers(self) -> dict[str, float]:
+        return {"t": self._model.logit_scale.exp().item(), "b": self._model.logit_bias.item()}
+
+    @torch.inference_mode()
+    def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
+        """Recall of a caption's picture and a picture's caption, as `siglip evaluate` takes it with main captions."""
+        assert isinstance(model, SiglipModel)
+        towers = Towers(model, self._processor.image_processor, self._config.precision).to(self._device).eval()
+        width = model.config.vision_config.hidden_size
+        # on the CPU, where there is room for all of them
+        shares = torch.empty(0, width), torch.empty(0, width)
+        captions: list[str] = []
+        for batch in held_out_batches(source, self._processor, self._config):
+            assert batch.pixels is not None
+            pair = towers(Rows(batch.pixels.to(self._device), batch.input_ids.to(self._device)))
+            shares = tuple(torch.cat((share, side.cpu())) for share, side in zip(shares, pair, strict=True))
+            captions += batch.captions
+        images, captioned = (all_gather(share).numpy() for share in shares)
+        captions = [caption for share in all_gather_object(captions) for caption in share]
+        first, texts_of, images_of = matches([(caption,) for caption in captions])
+        texts = captioned[first]
+        ways = {"image_to_text": (images, texts, texts_of), "text_to_image": (texts, images, images_of)}
+        found: dict[str, float] = {}
+        for way, (queries, items, right) in ways.items():
+            here = slice(*(len(queries) * (rank() + end) // world_size() for end in (0, 1)))
+            places = all_gather(torch.from_numpy(search(queries[here], items, right[here])[0])).numpy()
+            found |= {f"{way}/{name}": share for name, share in recall_at(places).items()}
+        return found | broken_among(source, len(images))
+
+    def baseline(self, source: Source) -> dict[str, float]:
+        return {}
+
+
+def _fresh(shape: SiglipConfig, config: TrainConfig) -> SiglipModel:
+    model = SiglipModel(shape, generator=torch.Generator().manual_seed(config.seed))
+    if config.model.image_tower is not None:
+        size = shape.vision_config.image_size
+        tower = SiglipVisionModel.from_pretrained(config.model.image_tower, image_size=size)
+        if tower.config != shape.vision_config:
+            raise ConfigError(
+                f"model.config.vision_config must be that of model.image_tower, {tower.config}, "
+                f"got {shape.vision_config}"
+            )
+        model.vision_model = tower
+    return model

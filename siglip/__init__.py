@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from siglip.checkpoints import AutoModel, AutoProcessor
     from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
+    from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
     from siglip.embedder import Embedder, Embeddings
     from siglip.errors import Failure
-    from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
+    from siglip.model import (
+        PaliGemmaForConditionalGeneration,
+        SiglipForImageClassification,
+        SiglipModel,
+        SiglipTextModel,
+        SiglipVisionModel,
+    )
     from siglip.pipelines import pipeline
     from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
@@ -23,7 +30,10 @@ _HOME = {
     "Embedder": "siglip.embedder",
     "Embeddings": "siglip.embedder",
     "Failure": "siglip.errors",
+    "GemmaConfig": "siglip.config_paligemma",
     "ImageSettings": "siglip.config",
+    "PaliGemmaConfig": "siglip.config_paligemma",
+    "PaliGemmaForConditionalGeneration": "siglip.model",
     "SiglipConfig": "siglip.config",
     "SiglipForImageClassification": "siglip.model",
     "SiglipImageProcessor": "siglip.processing",
@@ -44,7 +54,10 @@ __all__ = [
     "Embedder",
     "Embeddings",
     "Failure",
+    "GemmaConfig",
     "ImageSettings",
+    "PaliGemmaConfig",
+    "PaliGemmaForConditionalGeneration",
     "SiglipConfig",
     "SiglipForImageClassification",
     "SiglipImageProcessor",

@@ -203,6 +203,11 @@ class SiglipConfig(PretrainedConfig):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SiglipConfig":
         """Read a `config.json` of the published layout; raises NotYetSupported or ConfigError."""
+        if values.get("model_type") == "paligemma":
+            raise ConfigError(
+                "config.json: model_type is 'paligemma', which writes captions and answers and compares nothing; load "
+                "it as PaliGemmaForConditionalGeneration, or give a SigLIP model"
+            )
         towers = {
             "text_config": _from_dict(SiglipTextConfig, values.get("text_config") or {}, "text_config"),
             "vision_config": _from_dict(SiglipVisionConfig, values.get("vision_config") or {}, "vision_config"),

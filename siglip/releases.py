@@ -1,14 +1,15 @@
-"""Every published SigLIP and SigLIP 2 checkpoint: what it is made of, and what it scores. No torch here.
+"""Every published SigLIP, SigLIP 2 and PaliGemma checkpoint: what it is made of, what it scores. No torch here.
 
-Facts from the two papers (arXiv 2303.15343 Table 3, arXiv 2502.14786 Table 1) and the releases themselves.
+Facts from the papers (arXiv 2303.15343 Table 3, 2502.14786 Table 1, 2407.07726, 2412.03555) and the releases.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
+from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.errors import CheckpointError, ConfigError, NotYetSupported, did_you_mean
 
 BUILT_IN = "nano"
@@ -149,6 +150,70 @@ RELEASES: tuple[Release, ...] = (
         naflex=True),
 )
 # fmt: on
+
+
+# layers, width, mlp, heads, key/value heads, head width (big_vision/models/ppp/gemma.py, get_config)
+_DECODERS: dict[str, tuple[int, int, int, int, int, int]] = {
+    "gemma-2b": (18, 2048, 16384, 8, 1, 256),
+    "gemma2-2b": (26, 2304, 9216, 8, 4, 256),
+    "gemma2-9b": (42, 3584, 14336, 16, 8, 256),
+    "gemma2-27b": (46, 4608, 36864, 32, 16, 128),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaliGemmaRelease:
+    """One published PaliGemma. `parameters` counts 257,152 rows of the table, of which Hugging Face adds 64 unused."""
+
+    name: str
+    decoder: str
+    image_size: int
+    parameters: int
+
+    @property
+    def config(self) -> PaliGemmaConfig:
+        """Its configuration on the hub."""
+        layers, width, mlp, heads, kv_heads, head_dim = _DECODERS[self.decoder]
+        second = self.decoder.startswith("gemma2")
+        text = GemmaConfig(
+            num_hidden_layers=layers,
+            hidden_size=width,
+            intermediate_size=mlp,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=head_dim,
+            # the queries of 27B are scaled by width / heads
+            query_pre_attn_scalar=144 if self.decoder == "gemma2-27b" else 256,
+            attn_logit_softcapping=50.0 if second else None,
+            final_logit_softcapping=30.0 if second else None,
+            post_norms=second,
+        )
+        vision = PaliGemmaConfig().vision_config
+        return PaliGemmaConfig(text_config=text, vision_config=replace(vision, image_size=self.image_size))
+
+
+# size -> decoder, parameters at 224 pixels
+_PALIGEMMAS = {
+    "paligemma-3b": ("gemma-2b", 2_923_335_408),
+    "paligemma2-3b": ("gemma2-2b", 3_032_094_960),
+    "paligemma2-10b": ("gemma2-9b", 9_662_409_456),
+    "paligemma2-28b": ("gemma2-27b", 27_650_192_112),
+}
+# what longer position embeddings add
+_MORE_POSITIONS = {224: 0, 448: 884_736, 896: 4_423_680}
+_EVERY_SIZE = [("pt", 224), ("pt", 448), ("pt", 896), ("mix", 224), ("mix", 448)]
+
+# the fine-tuned ones of the first paper (paligemma-3b-ft-TASK-SIZE) are made like the pre-trained ones of that size
+PALIGEMMA_RELEASES: tuple[PaliGemmaRelease, ...] = tuple(
+    PaliGemmaRelease(
+        name=f"google/{size}-{kind}-{pixels}",
+        decoder=decoder,
+        image_size=pixels,
+        parameters=parameters + _MORE_POSITIONS[pixels],
+    )
+    for size, (decoder, parameters) in _PALIGEMMAS.items()
+    for kind, pixels in (*_EVERY_SIZE, *([("ft-docci", 448)] if size in ("paligemma2-3b", "paligemma2-10b") else []))
+)
 
 
 def find_release(name: str) -> Release:

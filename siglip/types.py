@@ -54,6 +54,16 @@ class ImageClassifierOutput(_Output):
     hidden_states: tuple[Float[Tensor, "batch tokens width"], ...] | None = None
 
 
+@dataclass(slots=True)
+class PaliGemmaOutput(_Output):
+    """Scores of each next token, float32; the pictures as the decoder reads them; states from the embeddings on."""
+
+    loss: Float[Tensor, ""] | None
+    logits: Float[Tensor, "batch tokens vocabulary"]
+    hidden_states: tuple[Float[Tensor, "batch tokens width"], ...] | None = None
+    image_hidden_states: Float[Tensor, "pictures patches width"] | None = None
+
+
 class ModelInputs(dict[str, Any]):
     """What a processor returns: a dictionary for `model(**inputs)`, with attribute access and `.to(...)`."""
 

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "siglip"
 ROWS = [
     {
         "config",
+        "config_paligemma",
         "types",
         "errors",
         "distributed",

@@ -26,8 +26,8 @@ _IMAGE_BLOCKS, _TEXT_BLOCKS = "img/Transformer/encoderblock", "txt/Encoder_0/enc
 _ATTENTION = "MultiHeadDotProductAttention_0"
 _TEXT_POSITIONS, _OLD_TEXT_POSITIONS = "txt/pos_embedding", "txt/Encoder_0/pos_embedding"
 
-_TRANSPOSED = Layout(lambda kernel: kernel.T, lambda weight: weight.T)
-_CONVOLUTION = Layout(lambda kernel: kernel.permute(3, 2, 0, 1), lambda weight: weight.permute(2, 3, 1, 0))
+TRANSPOSED = Layout(lambda kernel: kernel.T, lambda weight: weight.T)
+CONVOLUTION = Layout(lambda kernel: kernel.permute(3, 2, 0, 1), lambda weight: weight.permute(2, 3, 1, 0))
 
 
 def holds(path: Path) -> bool:
@@ -150,33 +150,34 @@ def _rules(config: SiglipConfig) -> Iterator[Rule]:
     text, vision = config.text_config, config.vision_config
     yield Rule("t", "logit_scale")
     yield Rule("b", "logit_bias")
-    yield Rule("img/embedding/kernel", "vision_model.embeddings.patch_embedding.weight", layout=_CONVOLUTION)
+    yield Rule("img/embedding/kernel", "vision_model.embeddings.patch_embedding.weight", layout=CONVOLUTION)
     yield Rule("img/embedding/bias", "vision_model.embeddings.patch_embedding.bias")
     yield Rule("img/pos_embedding", "vision_model.embeddings.position_embedding.weight", layout=BATCH_OF_ONE)
     for layer in range(vision.num_hidden_layers):
-        yield from _block(f"{_IMAGE_BLOCKS}_{layer}/", f"vision_model.encoder.layers.{layer}.", vision)
-    yield from _norm("img/Transformer/encoder_norm", "vision_model.post_layernorm")
+        yield from block_rules(f"{_IMAGE_BLOCKS}_{layer}/", f"vision_model.encoder.layers.{layer}.", vision)
+    yield from norm_rules("img/Transformer/encoder_norm", "vision_model.post_layernorm")
     if vision.vision_use_head:
         yield from _map_head(vision)
     yield Rule("txt/Embed_0/embedding", "text_model.embeddings.token_embedding.weight")
     yield Rule(_TEXT_POSITIONS, "text_model.embeddings.position_embedding.weight", layout=BATCH_OF_ONE)
     for layer in range(text.num_hidden_layers):
-        yield from _block(f"{_TEXT_BLOCKS}_{layer}/", f"text_model.encoder.layers.{layer}.", text)
-    yield from _norm("txt/Encoder_0/encoder_norm", "text_model.final_layer_norm")
+        yield from block_rules(f"{_TEXT_BLOCKS}_{layer}/", f"text_model.encoder.layers.{layer}.", text)
+    yield from norm_rules("txt/Encoder_0/encoder_norm", "text_model.final_layer_norm")
     if text.text_use_head:
-        yield from _dense("txt/head", "text_model.head")
+        yield from dense_rules("txt/head", "text_model.head")
 
 
-def _block(theirs: str, ours: str, config: SiglipTextConfig | SiglipVisionConfig) -> Iterator[Rule]:
-    yield from _norm(f"{theirs}LayerNorm_0", f"{ours}layer_norm1")
-    yield from _norm(f"{theirs}LayerNorm_1", f"{ours}layer_norm2")
+def block_rules(theirs: str, ours: str, config: SiglipTextConfig | SiglipVisionConfig) -> Iterator[Rule]:
+    """One transformer block of a tower."""
+    yield from norm_rules(f"{theirs}LayerNorm_0", f"{ours}layer_norm1")
+    yield from norm_rules(f"{theirs}LayerNorm_1", f"{ours}layer_norm2")
     kernel, bias = _into_heads(config.num_attention_heads)
     for name, letter in (("query", "q"), ("key", "k"), ("value", "v")):
         yield Rule(f"{theirs}{_ATTENTION}/{name}/kernel", f"{ours}self_attn.{letter}_proj.weight", layout=kernel)
         yield Rule(f"{theirs}{_ATTENTION}/{name}/bias", f"{ours}self_attn.{letter}_proj.bias", layout=bias)
     yield from _out_of_heads(f"{theirs}{_ATTENTION}/out", f"{ours}self_attn.out_proj", config.num_attention_heads)
     for number in (0, 1):
-        yield from _dense(f"{theirs}MlpBlock_0/Dense_{number}", f"{ours}mlp.fc{number + 1}")
+        yield from dense_rules(f"{theirs}MlpBlock_0/Dense_{number}", f"{ours}mlp.fc{number + 1}")
 
 
 def _map_head(config: SiglipVisionConfig) -> Iterator[Rule]:
@@ -188,18 +189,20 @@ def _map_head(config: SiglipVisionConfig) -> Iterator[Rule]:
         yield Rule(f"{source}/kernel", f"{ours}attention.in_proj_weight", target_rows=rows, layout=kernel)
         yield Rule(f"{source}/bias", f"{ours}attention.in_proj_bias", target_rows=rows, layout=bias)
     yield from _out_of_heads(f"{theirs}{_ATTENTION}/out", f"{ours}attention.out_proj", config.num_attention_heads)
-    yield from _norm(f"{theirs}LayerNorm_0", f"{ours}layernorm")
+    yield from norm_rules(f"{theirs}LayerNorm_0", f"{ours}layernorm")
     for number in (0, 1):
-        yield from _dense(f"{theirs}MlpBlock_0/Dense_{number}", f"{ours}mlp.fc{number + 1}")
+        yield from dense_rules(f"{theirs}MlpBlock_0/Dense_{number}", f"{ours}mlp.fc{number + 1}")
 
 
-def _norm(theirs: str, ours: str) -> Iterator[Rule]:
+def norm_rules(theirs: str, ours: str) -> Iterator[Rule]:
+    """A layer norm."""
     yield Rule(f"{theirs}/scale", f"{ours}.weight")
     yield Rule(f"{theirs}/bias", f"{ours}.bias")
 
 
-def _dense(theirs: str, ours: str) -> Iterator[Rule]:
-    yield Rule(f"{theirs}/kernel", f"{ours}.weight", layout=_TRANSPOSED)
+def dense_rules(theirs: str, ours: str) -> Iterator[Rule]:
+    """A linear layer: kernel [in, out]."""
+    yield Rule(f"{theirs}/kernel", f"{ours}.weight", layout=TRANSPOSED)
     yield Rule(f"{theirs}/bias", f"{ours}.bias")
 
 

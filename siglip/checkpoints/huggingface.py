@@ -46,7 +46,7 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint of a folder, or of one safetensors file with `config.json` beside it."""
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
-    files = [SafetensorsFile(file) for file in ([path] if path.is_file() else _weight_files(folder))]
+    files = open_weights(path)
     tower = _TOWERS.get(str(read_json(folder / CONFIG).get("model_type")))
     prefix = "" if tower is None else f"{tower}_model."
     tensors = {
@@ -71,7 +71,11 @@ def write(
     largest = max(tensors.values(), key=_num_bytes)
     values = {**_config_values(config, class_name), "dtype": str(largest.dtype).removeprefix("torch.")}
     write_json(folder / CONFIG, values)
-    tensors = {**tensors, **_identity_head(config, class_name, largest.dtype)}
+    write_weights(folder, {**tensors, **_identity_head(config, class_name, largest.dtype)}, max_shard_bytes)
+
+
+def write_weights(folder: Path, tensors: Mapping[str, StoredTensor], max_shard_bytes: int) -> None:
+    """Write safetensors, with an index if they are several."""
     shards = _shards(tensors, max_shard_bytes)
     if len(shards) == 1:
         write_safetensors(folder / SINGLE, tensors)
@@ -158,6 +162,11 @@ class SafetensorsFile:
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{self.path} cannot be read ({error}); get the file again") from error
         return self._handle
+
+
+def open_weights(path: Path) -> list["SafetensorsFile"]:
+    """The safetensors file `path`, or those of a folder; raises CheckpointError if it has none."""
+    return [SafetensorsFile(file) for file in ([path] if path.is_file() else _weight_files(path))]
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -15,14 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from siglip.checkpoints import big_vision, huggingface, open_clip, preparation
+from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import CONFIG_FILES, MODEL_FILES, PREPARATION_FILES, resolve
 from siglip.checkpoints.match import CLASSIFIER, find_tensors
 from siglip.checkpoints.tensors import Checkpoint, StoredTensor
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
+from siglip.config_paligemma import PaliGemmaConfig
 from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError
-from siglip.model import SiglipForImageClassification, SiglipTextModel, SiglipVisionModel, resize_position_embedding
+from siglip.model import (
+    PaliGemmaForConditionalGeneration,
+    SiglipForImageClassification,
+    SiglipTextModel,
+    SiglipVisionModel,
+    resize_position_embedding,
+)
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import SiglipImageProcessor, SiglipTokenizer
 
@@ -42,6 +49,9 @@ _RELEASE_BYTES = 4 * 2**20
 def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -> _Kind:
     """The configuration of a checkpoint in any of the three layouts; see SiglipConfig.from_pretrained."""
     path = resolve(source, files=CONFIG_FILES, **hub)
+    if issubclass(kind, PaliGemmaConfig):
+        made: Any = paligemma.read_config(path if _layouts(path) else resolve(source, files=MODEL_FILES, **hub))
+        return made
     if not issubclass(kind, SiglipConfig):
         raise ConfigError(f"a checkpoint's configuration is a SiglipConfig, got {kind.__name__}; take one tower of it")
     if not _layouts(path):
@@ -72,13 +82,37 @@ def load_model(
             f"attn_implementation={attn_implementation!r}, but attention here is always PyTorch's scaled dot product, "
             "which chooses the fastest kernel itself; pass 'sdpa' or nothing"
         )
-    checkpoint = open_checkpoint(resolve(source, files=MODEL_FILES, **hub))
+    path = resolve(source, files=MODEL_FILES, **hub)
+    if issubclass(kind, PaliGemmaForConditionalGeneration):
+        if labels is not None:
+            raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
+        return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
+    checkpoint = open_checkpoint(path)
     fresh_head = issubclass(kind, SiglipForImageClassification) and (
         labels is not None or CLASSIFIER[0] not in checkpoint.tensors
     )
     model = build_empty(kind, _config(kind, checkpoint.config, image_size, labels))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
     state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=find_device(device))
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def _load_paligemma(
+    kind: type[_Kind],
+    path: Path,
+    *,
+    dtype: torch.dtype | str,
+    device: torch.device | str | int | None,
+    image_size: int | None,
+) -> _Kind:
+    checkpoint = paligemma.read(path)
+    config = checkpoint.config
+    if image_size is not None:
+        config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
+    model = build_empty(kind, config)
+    tensors = find_tensors(model, checkpoint.stored)
+    state = _read(model, tensors, checkpoint.stored, dtype=_dtype(dtype, tensors), device=find_device(device))
     model.load_state_dict(state, assign=True)
     return model.eval()
 

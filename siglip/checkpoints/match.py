@@ -9,7 +9,7 @@ from siglip.checkpoints.tensors import Checkpoint, Rule, StoredTensor, translate
 from siglip.errors import TensorMismatch
 from siglip.model import SiglipForImageClassification, SiglipTextModel, SiglipVisionModel
 
-POSITIONS = "vision_model.embeddings.position_embedding.weight"
+POSITIONS = {f"{tower}.embeddings.position_embedding.weight" for tower in ("vision_model", "vision_tower")}
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 # buffers in files of old versions of transformers; models make them themselves
@@ -33,9 +33,9 @@ def find_tensors(model: nn.Module, checkpoint: Checkpoint, *, fresh_head: bool =
     wanted = {prefix + name: StoredTensor.of(tensor) for name, tensor in model.state_dict().items()}
     if fresh_head:
         wanted = {name: tensor for name, tensor in wanted.items() if name not in CLASSIFIER}
-    if POSITIONS in wanted:
+    for positions in POSITIONS & wanted.keys():
         stored = checkpoint.config.vision_config
-        wanted[POSITIONS] = StoredTensor.of(torch.empty(stored.num_patches, stored.hidden_size, device="meta"))
+        wanted[positions] = StoredTensor.of(torch.empty(stored.num_patches, stored.hidden_size, device="meta"))
     rules = checkpoint.rules if checkpoint.rules is not None else [Rule(name, name) for name in wanted]
     needed = [rule for rule in rules if rule.target in wanted]
     _check(checkpoint, translate((rule.back() for rule in needed), wanted), _unexpected(model, checkpoint, rules))

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
-from siglip.checkpoints import big_vision, huggingface, open_clip, preparation
+from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import build_empty, image_settings, open_checkpoint
 from siglip.checkpoints.match import find_tensors
@@ -13,7 +13,13 @@ from siglip.checkpoints.tensors import StoredTensor
 from siglip.config import SiglipConfig
 from siglip.errors import CheckpointError, ConfigError
 from siglip.files import replacing_together, settle
-from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
+from siglip.model import (
+    PaliGemmaForConditionalGeneration,
+    SiglipForImageClassification,
+    SiglipModel,
+    SiglipTextModel,
+    SiglipVisionModel,
+)
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
@@ -28,6 +34,9 @@ def save_model(model: PretrainedModel, folder: StrPath, *, max_shard_bytes: int 
     target = Path(folder)
     settle(target)
     with replacing_together(target, obsolete=huggingface.weight_files(target)) as staging:
+        if isinstance(made, PaliGemmaForConditionalGeneration):
+            paligemma.write(staging, made.config, tensors, max_shard_bytes)
+            return
         huggingface.write(
             staging, _whole_config(made), tensors, class_name=_class_name(made), max_shard_bytes=max_shard_bytes
         )

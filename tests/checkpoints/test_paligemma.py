@@ -1,0 +1,128 @@
+"""PaliGemma folders of every age are read, ours is read by transformers, and what does not fit is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from siglip import PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipModel
+from siglip.errors import ConfigError, TensorMismatch
+from tests.model.test_paligemma import MODELS
+
+CLASS = PaliGemmaForConditionalGeneration
+# what each of our two name stems is called on the hub, after transformers 4.52, and in a folder made anew by 5.x
+LAYOUTS = {
+    "hub": ("language_model.model.", "vision_tower.vision_model.", "", "language_model.lm_head.weight"),
+    "4.52": ("model.language_model.", "model.vision_tower.vision_model.", "model.", "lm_head.weight"),
+    "5.x": ("language_model.model.", "vision_tower.", "", None),
+}
+
+
+def same(first: Any, second: Any) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_what_we_save_we_read_back_whole_and_in_shards(second: bool, tmp_path: Path) -> None:
+    model = MODELS[second]
+    for size in (5_000_000_000, 20_000):
+        model.save_pretrained(tmp_path, max_shard_bytes=size)
+        read = CLASS.from_pretrained(tmp_path)
+        assert same(read, model) and read.config == model.config
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_transformers_reads_what_we_save_and_we_what_it_saves_bit_for_bit(second: bool, tmp_path: Path) -> None:
+    from transformers import PaliGemmaForConditionalGeneration as Peer
+
+    model = MODELS[second]
+    model.save_pretrained(tmp_path / "ours")
+    peer, told = Peer.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    peer.save_pretrained(tmp_path / "theirs")
+    read = CLASS.from_pretrained(tmp_path / "theirs")
+    assert same(read, model) and read.config == model.config
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("second", [False, True])
+def test_every_layout_that_is_met_in_the_wild_is_read(layout: str, second: bool, tmp_path: Path) -> None:
+    model = MODELS[second]
+    model.save_pretrained(tmp_path)
+    text, vision, rest, head = LAYOUTS[layout]
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        stem, _, tail = name.partition(".")
+        tensors[{"language_model": text, "vision_tower": vision}.get(stem, f"{rest}{stem}.") + tail] = tensor.clone()
+    if head is not None:
+        tensors[head] = model.language_model.embed_tokens.weight.detach().clone()
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert same(CLASS.from_pretrained(tmp_path), model)
+
+
+def test_half_precision_is_read_as_stored_or_widened(tmp_path: Path) -> None:
+    MODELS[True].save_pretrained(tmp_path)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    stored = CLASS.from_pretrained(tmp_path, dtype="auto")
+    wide = CLASS.from_pretrained(tmp_path)
+    assert stored.language_model.norm.weight.dtype == torch.bfloat16
+    assert same(stored.float(), wide)
+
+
+def test_missing_and_unexpected_tensors_and_an_untied_head_are_errors(tmp_path: Path) -> None:
+    MODELS[False].save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    gone = "language_model.model.layers.1.mlp.up_proj.weight"
+    save_file({name: tensor for name, tensor in weights.items() if name != gone}, tmp_path / "model.safetensors")
+    with pytest.raises(TensorMismatch, match=r"1 missing: language_model.layers.1.mlp.up_proj.weight"):
+        CLASS.from_pretrained(tmp_path)
+    save_file({**weights, "language_model.model.extra": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(TensorMismatch, match=r"1 unexpected: language_model.extra"):
+        CLASS.from_pretrained(tmp_path)
+    save_file({**weights, "lm_head.weight": torch.ones(60, 24)}, tmp_path / "model.safetensors")
+    with pytest.raises(TensorMismatch, match=r"lm_head.weight is not the table of tokens"):
+        CLASS.from_pretrained(tmp_path)
+
+
+def test_a_model_of_the_other_kind_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"captions and answers need a PaliGemma"):
+        CLASS.from_pretrained("nano")
+    MODELS[False].save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"model_type is 'paligemma'"):
+        SiglipModel.from_pretrained(tmp_path)
+
+
+def test_the_sparse_configurations_of_the_hub_are_completed() -> None:
+    # as google/paligemma-3b-pt-224 and google/paligemma2-3b-pt-224 publish them
+    vision = {
+        "hidden_size": 1152, "intermediate_size": 4304, "model_type": "siglip_vision_model", "num_attention_heads": 16,
+        "num_hidden_layers": 27, "num_image_tokens": 256, "patch_size": 14, "projection_dim": 2048,
+    }  # fmt: skip
+    text = {
+        "hidden_size": 2048, "intermediate_size": 16384, "model_type": "gemma", "num_attention_heads": 8,
+        "num_hidden_layers": 18, "num_key_value_heads": 1, "vocab_size": 257216,
+    }  # fmt: skip
+    whole = {"model_type": "paligemma", "image_token_index": 257152, "text_config": text, "vision_config": vision}
+    assert PaliGemmaConfig.from_dict(whole) == PaliGemmaConfig()
+    second = {
+        **text,
+        "model_type": "gemma2",
+        "hidden_size": 2304,
+        "num_key_value_heads": 4,
+        "query_pre_attn_scalar": 256,
+    }
+    found = PaliGemmaConfig.from_dict({**whole, "text_config": second}).text_config
+    assert (found.attn_logit_softcapping, found.final_logit_softcapping, found.post_norms) == (50.0, 30.0, True)
+    assert json.loads(json.dumps(PaliGemmaConfig().to_dict()))["text_config"]["model_type"] == "gemma"
+
+
+def test_a_larger_picture_resizes_the_positions(tmp_path: Path) -> None:
+    MODELS[False].save_pretrained(tmp_path)
+    model = CLASS.from_pretrained(tmp_path, image_size=16)
+    assert model.vision_tower.embeddings.position_embedding.weight.shape[0] == 16

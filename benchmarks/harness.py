@@ -51,9 +51,9 @@ class Row:
 Timings = dict[str, list[Timing]]
 
 
-def arguments(docstring: str | None, argv: list[str] | None) -> argparse.Namespace:
+def arguments(docstring: str | None, argv: list[str] | None, prog: str | None = None) -> argparse.Namespace:
     """The options every benchmark has."""
-    parser = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog, None, docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, help="how often each contestant has its turn")
     return parser.parse_args(argv)

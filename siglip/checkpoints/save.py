@@ -55,19 +55,21 @@ def save_processing(processing: PretrainedProcessing, folder: StrPath) -> None:
             preparation.write_tokenizer(staging, tokenizer)
 
 
-def convert(source: StrPath, destination: StrPath, to: str, **hub: Unpack[HubOptions]) -> Path:
+def convert(
+    source: StrPath, destination: StrPath, to: str, *, overwrite: bool = False, **hub: Unpack[HubOptions]
+) -> Path:
     """Write the checkpoint of a whole model into the folder `destination` in another layout; returns the folder.
 
     `to` is "huggingface", "big_vision" or "open_clip".
     Numbers stay bit for bit what they are, in the dtype they have. The files of the preparation are written beside
     the weights; a source without vocabulary gives a destination without. Raises CheckpointError if `destination` holds
-    a checkpoint of another layout, or if the layout cannot hold this model.
+    a checkpoint of another layout, or one at all without `overwrite`, or if the layout cannot hold this model.
     """
     if to not in _LAYOUTS:
         raise ConfigError(f"there is no layout {to!r} to convert to; expected {', '.join(map(repr, _LAYOUTS))}")
     target = Path(destination)
     settle(target)
-    _check_destination(target, to)
+    _check_destination(target, to, overwrite)
     path = resolve(source, **hub)
     checkpoint = open_checkpoint(path)
     config = checkpoint.config
@@ -93,7 +95,7 @@ def convert(source: StrPath, destination: StrPath, to: str, **hub: Unpack[HubOpt
     return target
 
 
-def _check_destination(folder: Path, to: str) -> None:
+def _check_destination(folder: Path, to: str, overwrite: bool) -> None:
     if folder.is_file() or folder.suffix in (".npz", ".safetensors", ".bin"):
         raise CheckpointError(f"{folder} must be a folder, since several files are written; give a folder's name")
     for name, layout in _LAYOUTS.items():
@@ -102,6 +104,10 @@ def _check_destination(folder: Path, to: str) -> None:
                 f"{folder} already holds a checkpoint in the layout {name}, and two in one folder would be mistaken "
                 "for each other; give another folder"
             )
+    if folder.is_dir() and _LAYOUTS[to].holds(folder) and not overwrite:
+        raise CheckpointError(
+            f"{folder} already holds a model; give another folder, or replace it with --overwrite (overwrite=True)"
+        )
 
 
 def _class_name(model: nn.Module) -> str:

@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     labels = inputs.texts(arguments.labels, arguments.labels_file)
-    names, failed = inputs.image_names(arguments.images)
+    names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
     embedder = inputs.load_embedder(arguments)
     templates = arguments.template or list(embedder.processor.templates)

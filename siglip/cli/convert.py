@@ -2,7 +2,8 @@
 
 SRC is a model name (see `siglip models`), a folder, or a file: a Hugging Face
 folder, a big_vision .npz, or an open_clip folder. DST is a folder, and gets the
-files that prepare pictures and texts too.
+files that prepare pictures and texts too. A model that is there already is
+replaced with --overwrite only.
 
 for example:
   siglip convert nano nano-folder --to huggingface
@@ -21,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="what to read")
     parser.add_argument("destination", type=Path, metavar="DST", help="the folder to write")
     parser.add_argument("--to", required=True, choices=["huggingface", "big_vision", "open_clip"], help="its format")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds already")
     output.add_form_arguments(parser)
 
 
@@ -28,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_model_name(arguments.source)
     from siglip.checkpoints import convert
 
-    written = convert(arguments.source, arguments.destination, arguments.to)
+    written = convert(arguments.source, arguments.destination, arguments.to, overwrite=arguments.overwrite)
     output.print_record(output.form_of(arguments), {"written": str(written), "format": arguments.to})
     return 0

@@ -17,7 +17,7 @@ for example:
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from siglip.data import Source
     from siglip.errors import Failure
 
-# argument -> the action that it belongs to
-_BELONGS = {
-    "destination": "pack",
-    "shard_size": "pack",
-    "max_px": "pack",
-    "max_broken": "pack",
-    "sheet": "stats",
-    "model": "stats",
+# argument -> the action that has it
+BELONGS: Mapping[str, Sequence[str]] = {
+    "destination": ["pack"],
+    "shard_size": ["pack"],
+    "max_px": ["pack"],
+    "max_broken": ["pack"],
+    "sheet": ["stats"],
+    "model": ["stats"],
 }
 
 
@@ -65,10 +65,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name, action in _BELONGS.items():
+    for name, (action,) in BELONGS.items():
         if getattr(arguments, name) is not None and arguments.action != action:
             word = "a destination" if name == "destination" else "--" + name.replace("_", "-")
-            raise inputs.UsageError(f"{word} belongs to `siglip data {action}`, not to {arguments.action}")
+            raise inputs.UsageError(f"{word} is for `siglip data {action}`, not for {arguments.action}")
     if arguments.action == "pack" and arguments.destination is None:
         raise inputs.UsageError("pack needs a destination: siglip data pack SRC DST")
     from siglip.data import open_source

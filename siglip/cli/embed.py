@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     texts = inputs.texts(arguments.texts, arguments.texts_file)
     if bool(arguments.images) == bool(texts):
         raise inputs.UsageError("give pictures, or --texts, or --texts-file: one of them")
-    names, failed = inputs.image_names(arguments.images) if arguments.images else (texts, [])
+    names, failed = inputs.image_names(arguments.images, null=arguments.null) if arguments.images else (texts, [])
     total = len(names) + len(failed)
     vectors_file, rows_file = _files(arguments.out, "parquet" if arguments.parquet else "jsonl")
     # opened first: a place that cannot be written is told before the work, not after it

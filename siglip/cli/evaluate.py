@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from siglip.evaluation.report import Evaluation
 
 _TASKS = ("retrieval", "zero-shot", "linear-probe", "k-shot")
-# options that not every task has
-_BELONGS: Mapping[str, Sequence[str]] = {
+# option -> the tasks that have it
+BELONGS: Mapping[str, Sequence[str]] = {
     "all_captions": ["retrieval"],
     "classes": ["zero-shot", "linear-probe", "k-shot"],
     "templates": ["zero-shot"],
@@ -106,11 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Usage that argparse cannot judge, and model names, before anything heavy is loaded."""
-    for name, tasks in _BELONGS.items():
+    for name, tasks in BELONGS.items():
         if getattr(arguments, name) is not None and arguments.task not in tasks:
             word = "--" + name.replace("_", "-")
-            raise inputs.UsageError(f"{word} belongs to --task {' or '.join(tasks)}, not to {arguments.task}")
-    if arguments.train is None and arguments.task in _BELONGS["train"]:
+            raise inputs.UsageError(f"{word} is for --task {' or '.join(tasks)}, not for {arguments.task}")
+    if arguments.train is None and arguments.task in BELONGS["train"]:
         raise inputs.UsageError(f"{arguments.task} learns from labelled pictures; name them with --train")
     for model in arguments.models:
         check_model_name(model)

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -35,8 +35,9 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="IMAGES",
         help="files, folders (searched through, hidden ones left out), quoted patterns such as 'photos/**/*.jpg', "
-        "http(s) addresses, or - to read such words from stdin, one a line",
+        "http(s) addresses, or - to read such names from stdin, one a line; put -- before names that begin with -",
     )
+    parser.add_argument("-0", "--null", action="store_true", help="names on stdin end with NUL, as of `find -print0`")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
@@ -111,7 +112,7 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
     if file is None:
         return given or []
     if not file.exists():
-        raise DataError(f"no file {str(file)!r}{_nearest(file)}")
+        raise DataError(f"no file {str(file)!r}{_nearest(file, Path.is_file)}")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -122,22 +123,21 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
     return kept
 
 
-def image_names(words: Sequence[str]) -> tuple[list[str], list[Failure]]:
+def image_names(words: Sequence[str], *, null: bool = False) -> tuple[list[str], list[Failure]]:
     """All pictures that the words name, in their order, and the words that name none.
 
-    Raises DataError, before anything heavy is loaded, if there is no picture at all, UsageError if there is no word.
+    With `null` the names on stdin end with NUL and not with their line. Raises DataError, before anything heavy is
+    loaded, if there is no picture at all, UsageError if there is no word.
     """
     if not words:
         raise UsageError("no pictures are given; they come first, before --labels or --texts")
     names: list[str] = []
     failed: list[Failure] = []
-    for word in _with_stdin(words):
-        try:
-            names += _expand(word, failed)
-        except (DataError, OSError) as error:
-            failed.append(Failure(word, error.strerror or str(error) if isinstance(error, OSError) else str(error)))
+    for word in words:
+        for name in _from_stdin(null) if word == "-" else [word]:
+            names += _expand(name, failed)
     if not names:
-        told = [f"{item.name!r}: {item.reason}" for item in failed[:3]] or ["stdin names no pictures"]
+        told = [f"{item.name!r:.80}: {item.reason}" for item in failed[:3]] or ["stdin names no pictures"]
         raise DataError("; ".join(told) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else ""))
     return names, failed
 
@@ -173,35 +173,69 @@ def _column(word: str) -> tuple[str, str]:
     return part, name
 
 
-def _with_stdin(words: Sequence[str]) -> Iterator[str]:
-    for word in words:
-        if word == "-":
-            lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            yield from (line for line in lines if line)
-        else:
-            yield word
+def _from_stdin(null: bool) -> list[str]:
+    piped = sys.stdin.buffer.read()
+    if b"\0" in piped and not null:
+        raise DataError(
+            "stdin holds NUL characters, but names of pictures are expected there, one a line; after `find -print0` "
+            "add --null (-0); to use a picture itself, name its file"
+        )
+    lines = piped.split(b"\0") if null else (line.rstrip(b"\r") for line in piped.split(b"\n"))
+    return [os.fsdecode(line) for line in lines if line]
 
 
 def _expand(word: str, failed: list[Failure]) -> list[str]:
+    """The pictures that a word means; what names none is added to `failed`."""
     if re.match(r"https?://", word, re.IGNORECASE):
         return [word]
-    if not word:
-        raise DataError("an empty name")
+    if not glob.has_magic(word) or os.path.lexists(word):
+        return _named(word, failed)
+    matches = dict.fromkeys(_matches(word))
+    if not matches:
+        failed.append(Failure(word, "no file matches this pattern"))
+    return [name for match in matches for name in _named(match, failed)]
+
+
+def _named(word: str, failed: list[Failure]) -> list[str]:
+    """The file of that name, or the pictures in the folder of that name."""
     path = Path(word)
-    if path.is_dir():
-        found = _pictures_in(path, failed)
-        if not found:
-            raise DataError("no pictures in this folder; they are told by suffixes such as .jpg, .png, .webp")
-        return found
-    if path.exists():
-        return [word]
-    if glob.has_magic(word):
-        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 (Path.glob refuses absolute patterns)
-        if not matches:
-            raise DataError("no file matches this pattern")
-        return [name for match in matches for name in _expand(match, failed)]
-    # for the first few only: a folder can hold many names to compare with
-    raise DataError("no such file or folder" + (_nearest(path) if len(failed) < 3 else ""))
+    found: list[str] = []
+    try:
+        if not word:
+            reason = "an empty name"
+        elif path.is_dir():
+            found = _pictures_in(path, failed)
+            reason = "no pictures in this folder; they are recognised by suffixes such as .jpg, .png, .webp"
+        elif path.exists():
+            return [word]
+        elif path.is_symlink():
+            reason = "a link to a file that does not exist"
+        else:
+            # hints for the first few only: a folder can hold many names to compare with
+            reason = "no such file or folder" + (_nearest(path, _may_be_picture) if len(failed) < 3 else "")
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if not found:
+        failed.append(Failure(word, reason))
+    return found
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Names that match as in a shell: `**` stands for any folders, but for no hidden ones and no links."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from sorted(glob.glob(pattern))  # noqa: PTH207 (Path.glob refuses absolute patterns)
+        return
+    place = parts.index("**")
+    head, tail = "/".join(parts[:place]), "/".join(parts[place + 1 :])
+    for root in sorted(glob.glob(head or "/")) if place else ["."]:  # noqa: PTH207
+        for folder, folders, _ in os.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inside = folder if place else folder.removeprefix(".").removeprefix("/")
+            if not tail:
+                yield inside or "."  # all below it comes with it
+                break
+            yield from _matches(str(Path(glob.escape(inside), tail)))
 
 
 def _pictures_in(folder: Path, failed: list[Failure]) -> list[str]:
@@ -229,10 +263,14 @@ def _is_device(path: Path) -> bool:
     return False
 
 
-def _nearest(path: Path) -> str:
-    """`; did you mean 'x'?` for the nearest name in the same folder, or nothing."""
+def _nearest(path: Path, usable: Callable[[Path], bool]) -> str:
+    """`; did you mean 'x'?` for the nearest name in the same folder that is usable, or nothing."""
     with suppress(OSError):
-        names = [sibling.name for sibling in islice(path.parent.iterdir(), 10_000)]
-        near = did_you_mean(path.name, names)
+        siblings = (sibling for sibling in islice(path.parent.iterdir(), 10_000) if usable(sibling))
+        near = did_you_mean(path.name, [sibling.name for sibling in siblings])
         return f"; did you mean {str(path.parent / near)!r}?" if near else ""
     return ""
+
+
+def _may_be_picture(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)

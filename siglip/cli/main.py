@@ -6,8 +6,9 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn, Protocol, cast
 
@@ -96,11 +97,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C, and once more a second later, should something wait for such threads before it lets go."""
+    """Ctrl-C; from then on waiting for such threads is given up, wherever that is done."""
     if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        signal.signal(signal.SIGALRM, _stop_waiting)
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
     raise KeyboardInterrupt
+
+
+def _stop_waiting(number: int, frame: FrameType | None) -> None:
+    # only there: elsewhere files are being put in order
+    if frame is not None and frame.f_code.co_filename == threading.__file__:
+        raise KeyboardInterrupt
 
 
 def _run(words: list[str]) -> int:
@@ -151,19 +158,31 @@ def _dispatch(words: list[str]) -> int:
     )
     command = cast(_Command, module)
     command.configure(parser)
+    parser.belongs = getattr(module, "BELONGS", {})
     return command.run(parser.parse(rest))
 
 
 class _Parser(argparse.ArgumentParser):
+    belongs: Mapping[str, Sequence[str]] = {}
+
     def parse(self, words: list[str]) -> argparse.Namespace:
         """Parse, but look at the option names first: argparse would complain of what a misspelt one left missing."""
-        known = list(self._option_string_actions)
-        for word in words[: words.index("--")] if "--" in words else words:
+        if "--" in words:
+            place = words.index("--")
+            words, names = words[:place], words[place + 1 :]
+            # argparse would take them for options, or hand them to the option before
+            words = [f"./{name}" if name.startswith("-") and name != "-" else name for name in names] + words
+        # -0 is an option, and yet numbers below zero are values
+        self._has_negative_number_optionals.clear()
+        known = self._option_string_actions
+        for word in words:
             option = word.split("=")[0]
             if option.startswith("--") and option not in known:
-                near = did_you_mean(option, known)
+                # not one that would be refused beside the other words
+                usable = [name for name in known if {*self.belongs.get(known[name].dest, words)} & {*words}]
+                near = did_you_mean(option, usable)
                 self.error(f"no option {option!r}" + (f"; did you mean '{near}'?" if near else ""))
-        return self.parse_args(words)
+        return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:
         self.exit(_complain(f"{message}; see '{self.prog} --help'", 2))

@@ -25,6 +25,7 @@ Cell = str | int | float
 
 _GAP = "  "
 _NARROWEST = 12
+_LONGEST_NAME = 200
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
@@ -144,7 +145,7 @@ def report_failures(failed: Sequence[Failure], total: int) -> int:
         return 0
     say(f"{len(failed)} of {total} failed:")
     for item in failed:
-        print(f"  {_escaped(item.name)}: {_escaped(item.reason)}", file=sys.stderr)
+        print(f"  {_clipped(_escaped(item.name), _LONGEST_NAME)}: {_escaped(item.reason)}", file=sys.stderr)
     return 3
 
 

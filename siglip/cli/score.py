@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     texts = inputs.texts(arguments.texts, arguments.texts_file)
-    names, failed = inputs.image_names(arguments.images)
+    names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
     form = output.form_of(arguments)
     embedder = inputs.load_embedder(arguments)

@@ -94,11 +94,14 @@ def test_an_image_size_with_a_border_survives(folder: Path, tmp_path: Path, to: 
     assert SiglipConfig.from_pretrained(convert(folder, tmp_path / "out", to)).vision_config.image_size == 30
 
 
-def test_a_second_conversion_replaces_the_first(folder: Path, tmp_path: Path) -> None:
+def test_a_second_conversion_replaces_the_first_only_when_asked(folder: Path, tmp_path: Path) -> None:
     for layout in LAYOUTS:
         convert(folder, tmp_path / layout, layout)  # type: ignore[arg-type]
         names = sorted(file.name for file in (tmp_path / layout).iterdir())
-        convert(folder, tmp_path / layout, layout)  # type: ignore[arg-type]
+        with pytest.raises(CheckpointError, match=f"{layout} already holds a model; give another folder, or replace"):
+            convert("nano", tmp_path / layout, layout)
+        assert SiglipConfig.from_pretrained(tmp_path / layout) == SiglipConfig.from_pretrained(folder)
+        convert(folder, tmp_path / layout, layout, overwrite=True)  # type: ignore[arg-type]
         assert sorted(file.name for file in (tmp_path / layout).iterdir()) == names
 
 

@@ -25,7 +25,6 @@ def siglip(tmp_path: Path) -> Run:
             capture_output=True,
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            timeout=60,
         )
         out, err = (stream.decode("utf-8", "surrogateescape") for stream in (result.stdout, result.stderr))
         return subprocess.CompletedProcess(words, result.returncode, out, err)
@@ -54,7 +53,7 @@ def silent_server() -> Iterator[tuple[str, threading.Event]]:
     class Silent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.set()
-            over.wait(60)
+            over.wait()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -43,9 +43,9 @@ def test_too_many_broken_samples_are_one_line(siglip: Run, tmp_path: Path) -> No
 
 def test_arguments_of_the_other_action_are_refused(siglip: Run) -> None:
     for words, message in (
-        (("stats", "a", "b"), "a destination belongs to `siglip data pack`"),
-        (("stats", "a", "--max-px", "3"), "--max-px belongs to `siglip data pack`"),
-        (("pack", "a", "b", "--model", "nano"), "--model belongs to `siglip data stats`"),
+        (("stats", "a", "b"), "a destination is for `siglip data pack`"),
+        (("stats", "a", "--max-px", "3"), "--max-px is for `siglip data pack`"),
+        (("pack", "a", "b", "--model", "nano"), "--model is for `siglip data stats`"),
         (("pack", "a"), "pack needs a destination"),
         (("pack", "a", "b", "--max-broken", "2"), "expected a share from 0 to 1"),
         (("look", "a"), "invalid choice: 'look'"),

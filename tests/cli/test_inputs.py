@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from siglip.cli.inputs import image_names, positive, texts
 from siglip.errors import DataError, Failure, SiglipWarning
@@ -61,6 +62,59 @@ def test_stdin_gives_a_word_a_line_whatever_its_bytes(monkeypatch: pytest.Monkey
     assert [item.name for item in failed] == ["missing.png"]
 
 
+def test_stdin_gives_names_that_end_with_nul_where_that_is_asked(monkeypatch: pytest.MonkeyPatch, picture: Make):
+    names = ["a.png", "two\nlines.png", "-dash.png"]
+    for name in names:
+        picture(name)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"".join(name.encode() + b"\0" for name in names))))
+    assert image_names(["-"], null=True) == (names, [])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "names"])
+def test_a_picture_or_nul_where_names_are_expected_is_an_error(monkeypatch: pytest.MonkeyPatch, kind: str):
+    piped = io.BytesIO(b"a.png\0b.png\0")
+    if kind != "names":
+        Image.linear_gradient("L").save(piped := io.BytesIO(), kind)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.getvalue())))
+    with pytest.raises(DataError, match=r"^stdin holds NUL characters.*add --null \(-0\); to use a picture itself"):
+        image_names(["-"])
+
+
+def test_what_is_useless_among_the_matches_of_a_pattern_costs_only_itself(picture: Make):
+    picture("p/a.png")
+    (Path("p") / "empty").mkdir()
+    (Path("p") / "gone.png").symlink_to("nowhere")
+    names, failed = image_names(["p/*"])
+    assert names == ["p/a.png"]
+    assert [(item.name, item.reason[:20]) for item in failed] == [
+        ("p/empty", "no pictures in this "), ("p/gone.png", "a link to a file tha"),
+    ]  # fmt: skip
+
+
+def test_links_that_lead_in_circles_are_followed_once_in_folders_and_not_by_double_stars(picture: Make):
+    picture("p/a.png")
+    picture("elsewhere/b.png")
+    Path("p/circle").symlink_to("..")
+    assert image_names(["p"]) == (["p/a.png", "p/circle/elsewhere/b.png"], [])
+    assert image_names(["**/*.png"]) == (["elsewhere/b.png", "p/a.png"], [])
+    assert image_names(["p/**"]) == image_names(["p"])
+
+
+def test_double_stars_pass_over_hidden_folders_and_work_from_the_root(tmp_path: Path, picture: Make):
+    for name in ("p/.git/a.png", "p/q/b.png", "p/q/[x]/c.png"):
+        picture(name)
+    expected = [f"{tmp_path}/p/q/b.png", f"{tmp_path}/p/q/[x]/c.png"]
+    assert image_names([f"{tmp_path}/**/*.png"]) == (expected, [])
+    assert image_names(["p/**/[[]x]/**/*.png"]) == (["p/q/[x]/c.png"], [])
+
+
+def test_a_hint_names_only_what_can_be_used(picture: Make):
+    picture("a.png")
+    Path("penguin.txt").touch()
+    Path("penguins.png").symlink_to("nowhere")
+    assert image_names(["penguin.png", "a.png"])[1] == [Failure("penguin.png", "no such file or folder")]
+
+
 def test_what_is_not_there_is_a_failure_with_the_nearest_name(picture: Make):
     picture("penguin.png")
     (Path.cwd() / "empty").mkdir()
@@ -68,7 +122,7 @@ def test_what_is_not_there_is_a_failure_with_the_nearest_name(picture: Make):
     assert names == ["penguin.png"]
     assert failed == [
         Failure("pengiun.png", "no such file or folder; did you mean 'penguin.png'?"),
-        Failure("empty", "no pictures in this folder; they are told by suffixes such as .jpg, .png, .webp"),
+        Failure("empty", "no pictures in this folder; they are recognised by suffixes such as .jpg, .png, .webp"),
         Failure("x*.png", "no file matches this pattern"),
         Failure("", "an empty name"),
         Failure("n" * 5000, "File name too long"),

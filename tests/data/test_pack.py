@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -114,17 +113,19 @@ def test_shards_that_are_there_are_never_mixed_with_new_ones(tmp_path: Path, mak
 def test_a_killed_pack_leaves_whole_shards_and_no_list(tmp_path: Path, make_shards: MakeShards) -> None:
     source = make_shards([300])
     script = f"""
+import os, signal, sys
 from siglip.data import open_source
 from siglip.data.pack import pack
-pack(open_source({str(source)!r}), {str(tmp_path / "out")!r}, shard_size=20, workers=0)
+done = []
+def progress(count):
+    done.append(count)
+    if sum(done) > 75:
+        os.kill(os.getpid(), signal.SIGKILL)
+pack(open_source({str(source)!r}), {str(tmp_path / "out")!r}, shard_size=20, workers=0, progress=progress)
 """
-    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not (tmp_path / "out" / "shard-000002.tar").exists():
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert process.returncode == -signal.SIGKILL
     shards = sorted((tmp_path / "out").glob("*.tar"))
-    assert 3 <= len(shards) < 15, "killed on the way"
+    assert 1 <= len(shards) < 15, "killed on the way"
     assert not (tmp_path / "out" / "shards.json").exists()
     assert len(open_source(tmp_path / "out")) == 20 * len(shards)

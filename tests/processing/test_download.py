@@ -69,9 +69,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, PICTURE[:-20], Content_Length=str(len(PICTURE)))
 
     def trickle(self, piece: bytes, pause_s: float) -> None:
-        end = time.monotonic() + 10
         try:
-            while time.monotonic() < end:
+            # until the reader has had enough
+            while True:
                 self.wfile.write(piece)
                 self.wfile.flush()
                 time.sleep(pause_s)
@@ -141,10 +141,8 @@ def test_a_server_that_trickles_is_left_after_the_time_limit(
     server: str, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloading, "TIMEOUT_S", 0.3)
-    start = time.monotonic()
     with pytest.raises(UnreadableImage, match=r"no complete answer within 0\.3 seconds"):
         read_image(f"{server}/{page}")
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

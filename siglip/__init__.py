@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from siglip.pipelines import pipeline
     from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+    from siglip.search import Hit, Library
 
 __version__ = "0.1.0"
 
@@ -31,7 +32,9 @@ _HOME = {
     "Embeddings": "siglip.embedder",
     "Failure": "siglip.errors",
     "GemmaConfig": "siglip.config_paligemma",
+    "Hit": "siglip.search",
     "ImageSettings": "siglip.config",
+    "Library": "siglip.search",
     "PaliGemmaConfig": "siglip.config_paligemma",
     "PaliGemmaForConditionalGeneration": "siglip.model",
     "SiglipConfig": "siglip.config",
@@ -55,7 +58,9 @@ __all__ = [
     "Embeddings",
     "Failure",
     "GemmaConfig",
+    "Hit",
     "ImageSettings",
+    "Library",
     "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration",
     "SiglipConfig",

@@ -10,6 +10,7 @@
     |  `- TensorMismatch                             missing, unexpected or wrongly shaped tensors, all listed
     |- DataError              (ValueError)           a data set that cannot be read, or has too many broken samples
     |  `- BrokenSample                               one sample that cannot be used, such as one without a caption
+    |- LibraryError           (ValueError)           no library of pictures, or a damaged, newer or busy one
     |- TrainingError          (RuntimeError)         a run that must not go on, such as a loss that is not finite
     |- DownloadError          (OSError)              a hub or URL that could not be reached
     `- NotYetSupported        (NotImplementedError)  a published model that this version does not run
@@ -118,6 +119,10 @@ class BrokenSample(DataError):
 
     def __reduce__(self) -> tuple[type[Exception], tuple[str, str]]:
         return type(self), (self.name, self.reason)  # how it travels between processes
+
+
+class LibraryError(SiglipError, ValueError):
+    """A folder that is no library of pictures, or a damaged, newer or busy one."""
 
 
 class TrainingError(SiglipError, RuntimeError):

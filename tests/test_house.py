@@ -48,6 +48,8 @@ ONLY_IN = {
     "pillow_heif": {"processing/decode.py"},
     "sentencepiece": {"processing/tokenizer.py"},
     "tokenizers": {"processing/tokenizer.py"},
+    "turbovec": {"search/vectors.py"},
+    "watchfiles": {"search/watching.py"},
 }
 
 

@@ -69,7 +69,7 @@ def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Im
 def decode(image: ImageInput, *, at_least_px: int | None = None) -> Plain:
     """The same as `read_image`, but for the last step: colours with a profile of their own are still to be changed."""
     try:
-        with _silence(), _opened(image, at_least_px) as picture:
+        with silence(), _opened(image, at_least_px) as picture:
             return plain(picture)
     except Exception as error:  # PIL lets through whatever its decoders meet: struct.error, OverflowError, EOFError ...
         raise UnreadableImage(image_name(image), _reason(error)) from error
@@ -239,7 +239,7 @@ _FILTERS = threading.Lock()
 
 
 @contextmanager
-def _silence() -> Generator[None, None, None]:
+def silence() -> Generator[None, None, None]:
     """Drop the warnings of this thread only.
 
     warnings.catch_warnings swaps the filters of the whole process: two decoding threads that overlap would leave them

@@ -1,0 +1,397 @@
+"""A library of pictures in one folder: index folders into it, search it, look after it."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from siglip.errors import InputError, LibraryError, UnreadableImage
+from siglip.search.catalogue import Catalogue, Space
+from siglip.search.encoder import Encoder
+from siglip.search.indexing import Indexing, IndexReport, alone, compare, digests_done, forget_gone
+from siglip.search.query import Term, combined, parse_query
+from siglip.search.reading import read_file, thumbnail_of
+from siglip.search.searching import Hit, Searcher, by_date
+from siglip.search.thumbs import Thumbs
+from siglip.search.upkeep import check, compact, refresh_codes, settle, sweep
+from siglip.search.vectors import Vectors
+from siglip.search.where import parse_where
+
+if TYPE_CHECKING:
+    from siglip.embedder import Embedder
+
+StrPath = str | Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a library holds: counts of pictures, and of files now there, gone, and broken."""
+
+    folder: str
+    model: str | None
+    fingerprint: str | None
+    pictures: int
+    files: int
+    gone: int
+    broken: int
+    roots: tuple[str, ...]
+    dim: int | None
+    rescored: int | None
+    coded: int
+    bytes: int
+
+
+class Library:
+    """Pictures that can be found by words or pictures. Reading is safe from many threads and beside a writer.
+
+    Made by `Library.open`. `model` is a name or an Embedder; it is loaded when something new must be embedded.
+    `notes` gathers what a user should know, such as damage that was worked around.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder) -> None:
+        self.folder = folder
+        self.thumbs = Thumbs(folder)
+        self._searcher: Searcher | None = None
+        if (folder / "catalogue.db").exists():
+            self._searcher = Searcher(Catalogue(folder))
+        self.encoder = encoder
+        if encoder.model is None and self._searcher is not None:
+            active = self._searcher.catalogue.active_space()
+            encoder.name = active.model if active is not None else encoder.name
+
+    @classmethod
+    def open(
+        cls,
+        folder: StrPath | None = None,
+        *,
+        model: "str | Embedder | None" = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 32,
+    ) -> "Library":
+        """The library in `folder`, by default the user's own; where there is none, `index` makes one.
+
+        `model` None is the model that the library was indexed with, "nano" for a new one. Raises LibraryError for a
+        folder that holds something else, a damaged catalogue, or one of a newer version.
+        """
+        place = Path(folder).expanduser().absolute() if folder is not None else default_folder()
+        if place.exists() and not place.is_dir():
+            raise LibraryError(f"{place} is a file; a library is a folder")
+        if place.is_dir() and not (place / "catalogue.db").exists() and any(place.iterdir()):
+            ours = {"lock", "thumbs.db", "thumbs.db-wal", "thumbs.db-shm"}
+            if any(entry.name not in ours for entry in place.iterdir()):
+                raise LibraryError(
+                    f"{place} is a folder with other things and no library; name an empty or a new folder, and the "
+                    "folders with pictures to `siglip index`"
+                )
+        return cls(place, Encoder(model, device=device, dtype=dtype, batch_size=batch_size))
+
+    def close(self) -> None:
+        self.thumbs.close()
+        if self._searcher is not None:
+            self._searcher.catalogue.close()
+
+    def __enter__(self) -> "Library":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- what others build upon
+
+    @property
+    def searcher(self) -> Searcher:
+        """Raises LibraryError while nothing was indexed."""
+        if self._searcher is None:
+            self._searcher = Searcher(Catalogue(self.folder))
+        return self._searcher
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.searcher.catalogue
+
+    @property
+    def notes(self) -> list[str]:
+        return self._searcher.notes if self._searcher is not None else []
+
+    @property
+    def space(self) -> Space:
+        """The space that answers: its model, temperature and bias."""
+        return self.searcher.state()[0]
+
+    @property
+    def vectors(self) -> Vectors:
+        """The rows of the active space; `.array` is the mapped file, f16[rows, dim]."""
+        return self.searcher.state()[1]
+
+    def image_ids(self) -> Int64[np.ndarray, " rows"]:
+        """For each row of `vectors` the id of its picture, -1 where that was forgotten or no file of it is there."""
+        with self.catalogue.reading():
+            space, vectors = self.searcher.state()
+            rows = self.catalogue.rows(
+                "SELECT v.row, v.image FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND EXISTS "
+                "(SELECT 1 FROM file f WHERE f.digest = i.digest AND f.missing_since IS NULL)",
+                (space.id,),
+            )
+        ids = np.full(len(vectors), -1, np.int64)
+        for row, image in rows:
+            if row < len(ids):
+                ids[row] = image
+        return ids
+
+    def embedder(self) -> "Embedder":
+        """The model, loaded now if it was not."""
+        return self.encoder.embedder()
+
+    # ---- indexing
+
+    def index(
+        self,
+        roots: Iterable[StrPath] = (),
+        *,
+        exclude: Sequence[str] | None = None,
+        prune: bool = False,
+        dry_run: bool = False,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> IndexReport:
+        """Bring the library up to date with folders, by default all that were indexed before; none is forgotten.
+
+        `exclude` are patterns of names or paths to leave out below these folders; None keeps those given before.
+        `prune` forgets pictures whose files are gone. `dry_run` changes nothing and tells what would be read.
+        `progress` is called with files done and to do. Raises LibraryError, also while another process writes.
+        """
+        started = monotonic()
+        if dry_run:
+            report = self._compare(roots, exclude)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.folder), Catalogue(self.folder, create=True) as catalogue:
+                report = self._index(catalogue, roots, exclude, threads or _cores(), progress)
+                if prune:
+                    report.forgotten = forget_gone(catalogue, self.thumbs, dry_run=False)
+                    compact(catalogue)
+                catalogue.checkpoint()
+        report.seconds = monotonic() - started
+        return report
+
+    def _index(
+        self, catalogue: Catalogue, roots: Iterable[StrPath], exclude: Sequence[str] | None, threads: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> IndexReport:  # fmt: skip
+        notes = settle(catalogue)
+        chosen = _roots(catalogue, roots, exclude)
+        space = self._target(catalogue)
+        with catalogue.writing():
+            for root, patterns in chosen.items():
+                catalogue.set_root(root, patterns)
+        indexing = Indexing(catalogue, self.thumbs, space, lambda: self.encoder.embedder_of(space), threads=threads)
+        report = indexing.run(chosen, progress=progress)
+        report.notes = notes + report.notes
+        refresh_codes(catalogue, indexing.space, self.encoder.loaded)
+        self._switch(catalogue, space, report)
+        sweep(catalogue)
+        return report
+
+    def _compare(self, roots: Iterable[StrPath], exclude: Sequence[str] | None) -> IndexReport:
+        report = IndexReport(dry_run=True)
+        space = self.catalogue.active_space()
+        done = digests_done(self.catalogue, space.id if space else 0)
+        for root, patterns in _roots(self.catalogue, roots, exclude).items():
+            changes = compare(self.catalogue, root, patterns, done, report)
+            if changes is not None:
+                report.to_read += len(changes.work)
+                report.returned += len(changes.back)
+                report.gone += len(changes.gone)
+        return report
+
+    def _target(self, catalogue: Catalogue) -> Space:
+        """The space to embed into; the model is loaded only if it may be another one than before."""
+        active = catalogue.active_space()
+        if self.encoder.model is None and active is not None:
+            return active
+        embedder = self.embedder()
+        with catalogue.writing():
+            return catalogue.add_space(
+                fingerprint=embedder.fingerprint,
+                model=self.encoder.name,
+                dim=embedder.model.config.text_config.embedding_size,
+                scale=float(embedder.model.logit_scale.detach().float().exp()),
+                bias=float(embedder.model.logit_bias.detach().float()),
+            )
+
+    def _switch(self, catalogue: Catalogue, space: Space, report: IndexReport) -> None:
+        """Let the new space answer once it knows every picture that the old one knows and whose file is there."""
+        active = catalogue.active_space()
+        if active is not None and active.id == space.id:
+            return
+        lacking = 0
+        if active is not None:
+            ((lacking,),) = catalogue.rows(
+                "SELECT count(*) FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND EXISTS (SELECT 1 "
+                "FROM file f WHERE f.digest = i.digest AND f.missing_since IS NULL) AND NOT EXISTS "
+                "(SELECT 1 FROM vector w WHERE w.image = v.image AND w.space = ?)",
+                (active.id, space.id),
+            )
+        if lacking and active is not None:
+            report.notes.append(
+                f"{active.model} keeps answering: {lacking} of its pictures are not embedded with {space.model} yet; "
+                "index all folders with --model"
+            )
+            return
+        with catalogue.writing():
+            catalogue.set_meta("space", str(space.id))
+
+    # ---- upkeep
+
+    def status(self) -> Status:
+        """Counts, roots and sizes."""
+        catalogue = self.catalogue
+        space = catalogue.active_space()
+        files, gone = catalogue.rows("SELECT count(*) - count(missing_since), count(missing_since) FROM file")[0]
+        ((broken,),) = catalogue.rows("SELECT count(*) FROM image WHERE error IS NOT NULL")
+        ((pictures,),) = catalogue.rows("SELECT count(*) FROM vector WHERE space = ?", (space.id if space else 0,))
+        return Status(
+            folder=str(self.folder),
+            model=space.model if space else None,
+            fingerprint=space.fingerprint if space else None,
+            pictures=pictures,
+            files=files,
+            gone=gone,
+            broken=broken,
+            roots=tuple(map(str, catalogue.roots())),
+            dim=space.dim if space else None,
+            rescored=space.rescored if space else None,
+            coded=space.codes_rows if space else 0,
+            bytes=sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
+        )
+
+    def broken(self) -> dict[str, str]:
+        """Files that could not be decoded, and why; they are tried again when they change."""
+        rows = self.catalogue.rows(
+            "SELECT f.path, i.error FROM image i JOIN file f ON f.digest = i.digest WHERE i.error IS NOT NULL "
+            "AND f.missing_since IS NULL ORDER BY f.path"
+        )
+        return {os.fsdecode(path): error for path, error in rows}
+
+    def check(self, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
+        """Read everything against its checksums; see `upkeep.check`."""
+        with alone(self.folder):
+            return check(self.catalogue, self.thumbs, dry_run=dry_run)
+
+    def prune(self, *, dry_run: bool = False) -> int:
+        """Forget pictures whose files are gone, and vectors of models that no longer answer; return how many."""
+        with alone(self.folder):
+            count = forget_gone(self.catalogue, self.thumbs, dry_run=dry_run)
+            if not dry_run:
+                compact(self.catalogue)
+        return count
+
+    def forget(self, folder: StrPath, *, dry_run: bool = False) -> int:
+        """Forget a folder (or file) and the pictures that lie nowhere else; return how many. No file is touched."""
+        place = Path(folder).expanduser().absolute()
+        with alone(self.folder):
+            known = place in self.catalogue.roots()
+            if not known and not self.catalogue.files_under(place):
+                raise InputError(f"the library knows nothing of {place}; its folders are {_listed(self.catalogue)}")
+            count = forget_gone(self.catalogue, self.thumbs, dry_run=dry_run, under=place)
+            if not dry_run:
+                with self.catalogue.writing():
+                    self.catalogue.write("DELETE FROM root WHERE path = ?", [(os.fsencode(place),)])
+        return count
+
+    def thumbnail(self, digest: str, frame: int = 0) -> bytes | None:
+        """A WebP file of at most 320 px; made anew if it was lost, None if the picture is not to be had."""
+        kept = self.thumbs.get(digest, frame)
+        if kept is not None:
+            return kept
+        for path in self.catalogue.paths([digest])[0].get(digest, []):
+            with suppress(UnreadableImage):
+                row, data = read_file(os.fsdecode(path))
+                if row.digest.hex() == digest:
+                    thumb = thumbnail_of(data)
+                    self.thumbs.put([(digest, frame, thumb)])
+                    return thumb
+        return None
+
+    # ---- searching
+
+    def search(
+        self,
+        query: str = "",
+        *,
+        like: Sequence[StrPath] = (),
+        not_like: Sequence[StrPath] = (),
+        where: str | None = None,
+        top: int = 20,
+        page: int = 1,
+        sort: Literal["score", "date"] = "score",
+        min_probability: float = 0.0,
+    ) -> list[Hit]:
+        """The pictures that fit best: `top` of them, or the further ones of a later `page`.
+
+        `query` as in `parse_query`; `like` and `not_like` are pictures to add or subtract; `where` as in
+        `parse_where`. `sort` "date" shows the pictures of this page newest first. Raises InputError, LibraryError, and
+        UnreadableImage for a picture of the query.
+        """
+        if top < 1 or page < 1:
+            raise InputError(f"top and page count from 1, got top={top} and page={page}")
+        condition = parse_where(where) if where is not None else None
+        vector = self.query_vector(parse_query(query, like=[*map(str, like)], not_like=[*map(str, not_like)]))
+        hits = self.searcher.hits(vector, top * page, where=condition, least=min_probability)[top * (page - 1) :]
+        return by_date(hits) if sort == "date" else hits
+
+    def similar(
+        self, picture: StrPath, *, where: str | None = None, top: int = 20, min_probability: float = 0.0
+    ) -> list[Hit]:
+        """The pictures most like one, which itself is left out; it need not be in the library."""
+        condition = parse_where(where) if where is not None else None
+        digest, vector = self.encoder.picture(self.searcher, str(picture))
+        return self.searcher.hits(vector, top, where=condition, least=min_probability, without=digest)
+
+    def query_vector(self, terms: Sequence[Term]) -> Float32[np.ndarray, " dim"]:
+        """The unit vector of a parsed query. What was asked before, and pictures of the library, need no model."""
+        texts = self.encoder.texts(self.searcher, [term.text for term in terms if term.text is not None])
+        vectors = [
+            texts[term.text] if term.text is not None else self.encoder.picture(self.searcher, str(term.picture))[1]
+            for term in terms
+        ]
+        return combined(terms, np.stack(vectors))
+
+
+def default_folder() -> Path:
+    """SIGLIP_LIBRARY, or a folder among the user's data."""
+    named = os.environ.get("SIGLIP_LIBRARY")
+    if named:
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("siglip", appauthor=False) / "library"
+
+
+def _roots(
+    catalogue: Catalogue, roots: Iterable[StrPath], exclude: Sequence[str] | None
+) -> dict[Path, tuple[str, ...]]:
+    """The folders to index with what is left out below each; all that are known where none is given."""
+    known = catalogue.roots()
+    given = [Path(root).expanduser().absolute() for root in roots] or list(known)
+    if not given:
+        raise InputError("no folder is known yet; name one, such as `siglip index ~/Pictures`")
+    absent = [str(root) for root in given if root not in known and not root.exists()]
+    if absent:
+        raise InputError(f"no file or folder {', '.join(absent)}; check the name")
+    return {root: tuple(exclude) if exclude is not None else known.get(root, ()) for root in given}
+
+
+def _listed(catalogue: Catalogue) -> str:
+    return ", ".join(map(str, catalogue.roots())) or "none"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

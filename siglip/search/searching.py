@@ -1,0 +1,160 @@
+"""A unit vector -> the pictures of a library nearest to it, as hits: filters, damaged rows and rows of nothing."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from siglip.errors import LibraryError
+from siglip.search.catalogue import Catalogue, Image, Space
+from siglip.search.vectors import EXACT_ROWS, Vectors, load_codes, row_seal
+from siglip.search.where import Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One picture that was found. `paths` are all files that hold it, `path` the first; `rank` counts from 1.
+
+    `score` is the cosine to the query, `probability` the model's own: the sigmoid of t * cosine + b.
+    """
+
+    path: str
+    score: float
+    probability: float
+    rank: int
+    digest: str
+    paths: tuple[str, ...]
+    image: Image
+
+
+class Searcher:
+    """The active space of a catalogue as it is now; reads anew when it has changed. Used from any thread."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.notes: list[str] = []
+        self._folder = catalogue.path.parent
+        self._state: tuple[Space, Vectors] | None = None
+
+    def state(self) -> tuple[Space, Vectors]:
+        """The space that answers and its vectors; raises LibraryError while there is none."""
+        with self.catalogue.lock:
+            space = self.catalogue.active_space()
+            if space is None:
+                raise LibraryError(f"the library {self._folder} holds no pictures yet; `siglip index FOLDER` adds some")
+            if self._state is None or self._state[0] != space:
+                self._state = space, self._opened(space)
+            return self._state
+
+    def _opened(self, space: Space) -> Vectors:
+        before = self._state
+        if before is not None and before[0].codes_crc == space.codes_crc and before[0].id == space.id:
+            codes = before[1].codes
+        else:
+            codes = load_codes(codes_file(self._folder, space), space.codes_rows, space.codes_crc)
+            if codes is None and space.codes_rows:
+                self.note("the search codes are missing or damaged, or turbovec is not installed: searching is exact "
+                          "but slower; the next `siglip index` makes them anew")  # fmt: skip
+        vectors = Vectors(self._folder / space.vectors, space.dim, space.rows, codes=codes, rescored=space.rescored)
+        if len(vectors) < space.rows:
+            self.note(f"{space.vectors} is cut short: {space.rows - len(vectors)} pictures cannot be found until the "
+                      "next `siglip index` embeds them again")  # fmt: skip
+        elif len(vectors) <= EXACT_ROWS:
+            self._drop_damaged(space, vectors)
+        return vectors
+
+    def _drop_damaged(self, space: Space, vectors: Vectors) -> None:
+        """A small library is checked throughout: a damaged row could also hide a picture."""
+        rows = self.catalogue.rows("SELECT row, image, seal FROM vector WHERE space = ?", (space.id,))
+        bad = sum(row < len(vectors) and row_seal(image, vectors.array[row]) != stored for row, image, stored in rows)
+        if bad:
+            self.note(_damaged(bad, "vectors"))
+
+    def note(self, text: str) -> None:
+        """Something the user should know, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def rows_where(self, space: Space, where: Where) -> Int64[np.ndarray, " rows"]:
+        """Rows of pictures with a file for which the filter holds, ascending."""
+        found = self.catalogue.rows(
+            "SELECT DISTINCT v.row FROM file f JOIN image i ON i.digest = f.digest "
+            f"JOIN vector v ON v.image = i.id AND v.space = ? WHERE f.missing_since IS NULL AND ({where.sql})",
+            (space.id, *where.values),
+        )
+        return np.sort(np.fromiter((row[0] for row in found), np.int64, len(found)))
+
+    def hits(
+        self, query: Float32[np.ndarray, " dim"], count: int, *, where: Where | None = None, least: float = 0.0,
+        without: str | None = None,
+    ) -> list[Hit]:  # fmt: skip
+        """The `count` nearest pictures with a probability of at least `least`, best first, each file once.
+
+        Fewer only where no more exist. `without` is the digest of a picture that is left out.
+        """
+        with self.catalogue.reading():
+            space, vectors = self.state()
+            among = self.rows_where(space, where) if where is not None else None
+        considered = len(vectors) if among is None else len(among)
+        wanted = min(considered, count + 32)
+        while considered:
+            rows, scores = vectors.nearest(query[None], wanted, among=among)[0]
+            hits = self._named(space, vectors, rows, scores, least=least, without=without, where=where)
+            weakest = _sigmoid(space.scale * float(scores[-1]) + space.bias) if len(scores) else 0.0
+            if len(hits) >= count or wanted >= considered or weakest < least:
+                return hits[:count]
+            wanted = min(considered, 2 * wanted)  # rows of pictures that are gone took the place of others
+        return []
+
+    def _named(
+        self, space: Space, vectors: Vectors, rows: Int64[np.ndarray, " n"], scores: Float32[np.ndarray, " n"],
+        *, least: float, without: str | None, where: Where | None,
+    ) -> list[Hit]:  # fmt: skip
+        """Hits of these rows, in their order; rows that nothing names any more and damaged ones are left out."""
+        with self.catalogue.reading():
+            named = self.catalogue.rows_for(
+                "SELECT row, image, seal FROM vector WHERE space = ? AND row IN KEYS", rows.tolist(), (space.id,)
+            )
+            sound = {
+                row: image for row, image, stored in named if row_seal(image, vectors.array[row]) == stored
+            }  # fmt: skip
+            images, bad_images = self.catalogue.images(list(sound.values()))
+            paths, bad_files = self.catalogue.paths([image.digest for image in images.values()])
+        if bad := len(named) - len(sound) + bad_images + bad_files:
+            self.note(_damaged(bad, "rows"))
+        hits: list[Hit] = []
+        seen = {without}
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            image = images.get(sound.get(row, -1))
+            probability = _sigmoid(space.scale * score + space.bias)
+            if image is None or image.digest in seen or image.digest not in paths or probability < least:
+                continue
+            seen.add(image.digest)
+            where_it_lies = tuple(os.fsdecode(path) for path in paths[image.digest])
+            hits.append(
+                Hit(path=where_it_lies[0], score=score, probability=probability, rank=len(hits) + 1,
+                    digest=image.digest, paths=where_it_lies, image=image)
+            )  # fmt: skip
+        return hits
+
+
+def codes_file(folder: Path, space: Space) -> Path:
+    """Where the codes of a space lie."""
+    return folder / f"codes-{space.id}.tv"
+
+
+def by_date(hits: Sequence[Hit]) -> list[Hit]:
+    """Newest first, those without a date last; ranks stay as they are."""
+    return sorted(sorted(hits, key=lambda hit: hit.rank), key=lambda hit: hit.image.taken or "", reverse=True)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def _damaged(count: int, what: str) -> str:
+    return f"{count} {what} of the library are damaged and left out; `siglip library check` mends them"

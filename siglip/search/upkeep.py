@@ -1,0 +1,192 @@
+"""Keeping a library sound: what is damaged is found and mended from what is not, what is no longer used is removed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siglip.search.catalogue import Catalogue, Space, image_seal, seal
+from siglip.search.searching import codes_file
+from siglip.search.thumbs import Thumbs
+from siglip.search.vectors import (
+    EXACT_ROWS,
+    RESCORED,
+    Vectors,
+    append,
+    build_codes,
+    enough_rescored,
+    has_engine,
+    load_codes,
+    row_seal,
+)
+
+if TYPE_CHECKING:
+    from siglip.embedder import Embedder
+
+_CLASSES = Path(__file__).parent.parent / "assets" / "prompts" / "imagenet.classes.txt"
+_PROBES = 200
+_DEAD_SHARE = 0.2
+_ROWS_AT_ONCE = 8192
+
+
+def settle(catalogue: Catalogue) -> list[str]:
+    """Before writing: let go of rows that a vector file cut short no longer holds; say what was done."""
+    notes: list[str] = []
+    for space in catalogue.spaces():
+        held = len(Vectors(_file(catalogue, space), space.dim, space.rows))
+        if held < space.rows:
+            with catalogue.writing():
+                lost = catalogue.rows("SELECT count(*) FROM vector WHERE space = ? AND row >= ?", (space.id, held))
+                catalogue.rows("DELETE FROM vector WHERE space = ? AND row >= ?", (space.id, held))
+                catalogue.update_space(replace(space, rows=held, codes_rows=0, codes_crc=0))
+            notes.append(f"{space.vectors} was cut short; {lost[0][0]} pictures are embedded again")
+    return notes
+
+
+def check(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool) -> tuple[list[str], list[str]]:
+    """Read everything against its seals; return what was found damaged and mended, and what cannot be mended.
+
+    Vectors that are damaged are forgotten, so that the next indexing embeds their pictures again; codes and thumbnails
+    are made anew when needed. With `dry_run` nothing is changed.
+    """
+    mended: list[str] = []
+    hopeless = [f"{catalogue.path}: {row[0]}" for row in catalogue.rows("PRAGMA integrity_check(10)") if row[0] != "ok"]
+    if hopeless:
+        return mended, hopeless
+    mended += _check_rows(catalogue, dry_run)
+    for space in catalogue.spaces():
+        mended += _check_vectors(catalogue, space, dry_run)
+        if space.codes_rows and has_engine():
+            codes = load_codes(codes_file(catalogue.path.parent, space), space.codes_rows, space.codes_crc)
+            if codes is None:
+                mended.append(f"the search codes of {space.model} are damaged or missing; they are made anew")
+                if not dry_run:
+                    refresh_codes(catalogue, replace(space, codes_rows=0, codes_crc=0), None)
+    if not dry_run and thumbs.path.exists() and not thumbs.healthy():
+        mended.append("thumbnails are damaged; they are made anew when needed")
+        thumbs.clear()
+    return mended, hopeless
+
+
+def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
+    """Files and pictures whose seals do not fit are forgotten; the next indexing reads them again."""
+    files = [
+        (number,)
+        for number, path, digest, stored in catalogue.rows("SELECT id, path, digest, seal FROM file")
+        if seal(path, digest) != stored
+    ]
+    images = [(row[0],) for row in catalogue.rows("SELECT * FROM image") if image_seal(row[1:-1]) != row[-1]]
+    queries = [
+        (space, text)
+        for space, text, vector, stored in catalogue.rows("SELECT space, text, vector, seal FROM query")
+        if seal(text, vector) != stored
+    ]
+    if (files or images or queries) and not dry_run:
+        with catalogue.writing():
+            catalogue.write("DELETE FROM file WHERE id = ?", files)
+            catalogue.write("DELETE FROM vector WHERE image = ?", images)
+            catalogue.write("DELETE FROM image WHERE id = ?", images)
+            catalogue.write("DELETE FROM query WHERE space = ? AND text = ?", queries)
+    told = {"files": files, "pictures": images, "kept queries": queries}
+    again = "forgotten; the next `siglip index` reads them again"
+    return [f"{len(rows)} damaged rows of {what} in the catalogue; {again}" for what, rows in told.items() if rows]
+
+
+def _check_vectors(catalogue: Catalogue, space: Space, dry_run: bool) -> list[str]:
+    vectors = Vectors(_file(catalogue, space), space.dim, space.rows)
+    bad: list[tuple[int, int]] = []
+    for start in range(0, space.rows, _ROWS_AT_ONCE):
+        rows = catalogue.rows(
+            "SELECT row, image, seal FROM vector WHERE space = ? AND row >= ? AND row < ?",
+            (space.id, start, start + _ROWS_AT_ONCE),
+        )
+        bad += [
+            (space.id, row)
+            for row, image, stored in rows
+            if row >= len(vectors) or row_seal(image, vectors.array[row]) != stored
+        ]
+    if not bad:
+        return []
+    if not dry_run:
+        with catalogue.writing():
+            catalogue.write("DELETE FROM vector WHERE space = ? AND row = ?", bad)
+    return [f"{len(bad)} damaged vectors of {space.model}; the next `siglip index` embeds those pictures again"]
+
+
+def refresh_codes(catalogue: Catalogue, space: Space, embedder: "Embedder | None") -> None:
+    """Make the codes of a space anew where they are missing, damaged, or leave too many rows uncovered.
+
+    How many candidates are compared exactly is measured on pictures of the library and, if the model is loaded, on
+    texts. Does nothing for a small library, or without the vector engine.
+    """
+    if not has_engine() or space.rows <= EXACT_ROWS:
+        return
+    path = codes_file(catalogue.path.parent, space)
+    codes = load_codes(path, space.codes_rows, space.codes_crc)
+    if codes is not None and space.rows - len(codes) <= EXACT_ROWS:
+        return
+    plain = Vectors(_file(catalogue, space), space.dim, space.rows)
+    codes, crc = build_codes(plain, path)
+    vectors = Vectors(_file(catalogue, space), space.dim, space.rows, codes=codes)
+    chosen = np.random.default_rng(1).permutation(len(vectors))[:_PROBES]
+    probes = [vectors.take(np.sort(chosen))]
+    if embedder is not None:
+        names = [line for line in _CLASSES.read_text(encoding="utf-8").splitlines() if line.strip()]
+        probes.append(embedder.embed_texts(names[:: max(1, len(names) // _PROBES)][:_PROBES]).vectors)
+    rescored, _ = enough_rescored(vectors, probes)
+    if embedder is None:
+        rescored = max(rescored, space.rescored)  # measured on texts before
+    with catalogue.writing():
+        catalogue.update_space(replace(space, codes_rows=len(codes), codes_crc=crc, rescored=rescored))
+
+
+def compact(catalogue: Catalogue) -> None:
+    """Forget spaces that do not answer; rewrite vector files of which a fifth of the rows is named by nothing."""
+    active = catalogue.active_space()
+    if active is None:
+        return
+    with catalogue.writing():
+        for table in ("vector", "query"):
+            catalogue.rows(f"DELETE FROM {table} WHERE space != ?", (active.id,))
+        catalogue.rows("DELETE FROM space WHERE id != ?", (active.id,))
+    rows = catalogue.rows("SELECT row, image FROM vector WHERE space = ? ORDER BY row", (active.id,))
+    if len(rows) >= (1 - _DEAD_SHARE) * active.rows:
+        sweep(catalogue)
+        return
+    old = Vectors(_file(catalogue, active), active.dim, active.rows)
+    number = 1 + int(active.vectors.removesuffix(".f16").rpartition("-")[2]) if active.vectors.count("-") == 2 else 2
+    name = f"vectors-{active.id}-{number}.f16"
+    path = catalogue.path.with_name(name)
+    path.unlink(missing_ok=True)
+    new: list[tuple[int, int, int, int]] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = rows[start : start + _ROWS_AT_ONCE]
+        kept = old.array[[row for row, _ in block]]
+        append(path, start, kept.astype(np.float32))
+        new += [
+            (active.id, start + index, image, row_seal(image, kept[index])) for index, (_, image) in enumerate(block)
+        ]
+    if not rows:
+        path.touch()
+    space = replace(active, vectors=name, rows=len(new), codes_rows=0, codes_crc=0, rescored=RESCORED)
+    with catalogue.writing():
+        catalogue.rows("DELETE FROM vector WHERE space = ?", (active.id,))
+        catalogue.write("INSERT INTO vector(space, row, image, seal) VALUES (?, ?, ?, ?)", new)
+        catalogue.update_space(space)
+    sweep(catalogue)
+    refresh_codes(catalogue, space, None)
+
+
+def sweep(catalogue: Catalogue) -> None:
+    """Remove files of vectors and codes that nothing names, such as a kill leaves behind; the writer alone may."""
+    folder = catalogue.path.parent
+    used = {name for space in catalogue.spaces() for name in (space.vectors, codes_file(folder, space).name)}
+    for pattern in ("vectors-*.f16", "codes-*.tv", ".codes-*.tmp"):
+        for path in folder.glob(pattern):
+            if path.name not in used:
+                path.unlink(missing_ok=True)
+
+
+def _file(catalogue: Catalogue, space: Space) -> Path:
+    return catalogue.path.with_name(space.vectors)

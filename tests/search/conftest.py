@@ -1,0 +1,68 @@
+"""Small pictures of known looks, the built-in model counting what it embeds, and a library of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siglip.embedder import Embedder
+from siglip.search import Library
+
+
+class CountingEmbedder(Embedder):
+    """Counts the pictures and texts that went through the towers."""
+
+    pictures = 0
+    texts = 0
+
+    def embed_images(self, items: Any, **options: Any) -> Any:
+        items = list(items)
+        self.pictures += len(items)
+        return super().embed_images(items, **options)
+
+    def embed_texts(self, items: Any, **options: Any) -> Any:
+        items = list(items)
+        self.texts += len(items)
+        return super().embed_texts(items, **options)
+
+
+@pytest.fixture(scope="session")
+def _nano() -> CountingEmbedder:
+    embedder = CountingEmbedder.from_pretrained("nano", device="cpu", dtype="float32", batch_size=8)
+    assert embedder.fingerprint
+    return embedder
+
+
+@pytest.fixture
+def embedder(_nano: CountingEmbedder) -> CountingEmbedder:
+    _nano.pictures = _nano.texts = 0
+    return _nano
+
+
+def draw(file: Path, seed: int, **save: Any) -> Path:
+    """A picture of coloured blocks, another one for each seed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(blocks).resize((64, 48), Image.Resampling.NEAREST).save(file, **save)
+    return file
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve pictures in three folders."""
+    for seed in range(12):
+        draw(tmp_path / "photos" / "abc"[seed % 3] / f"{seed:02}.png", seed)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def make(tmp_path: Path, embedder: CountingEmbedder) -> Callable[..., Library]:
+    """Open the library of this test, again if asked again."""
+
+    def make(name: str = "library") -> Library:
+        return Library.open(tmp_path / name, model=embedder)
+
+    return make

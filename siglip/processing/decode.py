@@ -109,7 +109,7 @@ def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image
         with _stream(image) as stream:
             head = stream.read(32)
             try:
-                picture = _loaded(_open(stream, head), at_least_px)
+                picture = _loaded(open_header(stream, head), at_least_px)
             except ValueError:
                 if not head.startswith(png.SIGNATURE):
                     raise
@@ -118,7 +118,8 @@ def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image
                 yield picture
 
 
-def _open(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
+def open_header(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
+    """The picture before its pixels are decoded, told by its first bytes `head`."""
     stream.seek(0)
     kind = kind_of(head)
     if kind == "HEIC":

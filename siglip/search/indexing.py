@@ -17,7 +17,7 @@ import numpy as np
 
 from siglip.errors import LibraryError, UnreadableImage
 from siglip.search.catalogue import Catalogue, FileRow, Image, Space, below
-from siglip.search.reading import SUFFIXES, Picture, pictures_in, read_file
+from siglip.search.reading import Picture, pictures_in, read_file
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import append, row_seal
 from siglip.search.walk import Found, Walk
@@ -233,7 +233,7 @@ def compare(
     """A folder as it is against the catalogue; None, and a note, where nothing may be concluded from it."""
     known = {row.path: row for row in catalogue.files_under(root)}
     present = sum(row.missing_since is None for row in known.values())
-    walk = Walk(root, SUFFIXES, exclude)
+    walk = Walk(root, exclude)
     changes = Changes([], [], [])
     seen: set[bytes] = set()
     for found in walk:
@@ -246,6 +246,7 @@ def compare(
             changes.back.append(path)
         else:
             report.unchanged += 1
+    walk.passed.warn(root)
     report.found += len(seen)
     report.failed.update(walk.failed)
     if not seen and present:

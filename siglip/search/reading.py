@@ -13,11 +13,10 @@ from jaxtyping import UInt8
 from PIL import ExifTags
 from PIL import Image as Pillow
 
-from siglip.config import IMAGE_SUFFIXES, ImageSettings
+from siglip.config import ImageSettings
 from siglip.errors import UnreadableImage
 from siglip.search.catalogue import FileRow, Image
 
-SUFFIXES = IMAGE_SUFFIXES
 THUMB_PX = 320
 _MOST_BYTES = 2**29  # as the decoder
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -84,10 +83,10 @@ def _webp(picture: Pillow.Image) -> bytes:
 
 def _described(data: bytes, digest: str) -> Image:
     """Format, upright size, and from EXIF when, where and with what it was taken; nothing where that is damaged."""
-    from siglip.processing.decode import FORMATS, silence
+    from siglip.processing.decode import open_header, silence
 
     facts: dict[str, Any] = {}
-    with silence(), suppress(Exception), Pillow.open(io.BytesIO(data), formats=FORMATS) as picture:
+    with silence(), suppress(Exception), open_header(io.BytesIO(data), data[:32]) as picture:
         facts = {"format": picture.format, "width": picture.width, "height": picture.height}
         exif = picture.getexif()
         if exif.get(ExifTags.Base.Orientation) in _TURNED:

@@ -4,10 +4,13 @@ import fnmatch
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from siglip.pictures import IMAGE_SUFFIXES, PassedOver
+
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 # folders that systems and programs keep for themselves; hidden ones start with a dot and are left out anyway
 _SYSTEM = frozenset(("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "__MACOSX", "Thumbs.db"))
 
@@ -23,21 +26,21 @@ class Found:
 
 @dataclass(slots=True)
 class Walk:
-    """Files below `root`; iterate once, then `failed` says which folders or files could not be read, and why.
+    """Files below `root`; iterate once, then `failed` says which folders or files could not be read, and why, and
+    `passed` counts pictures of other kinds.
 
     Hidden and system files are left out, as is what matches one of the `exclude` patterns by its name or by its path
     below the root. Links are followed, each folder is entered once. Names come in a stable order.
     """
 
     root: Path
-    suffixes: Iterable[str]
     exclude: Sequence[str] = ()
     failed: dict[str, str] = field(default_factory=dict[str, str])
+    passed: PassedOver = field(default_factory=PassedOver)
 
     def __iter__(self) -> Generator[Found, None, None]:
-        suffixes = tuple(self.suffixes)
         if not self.root.is_dir():
-            yield from self._file(str(self.root), suffixes)
+            yield from self._file(str(self.root))
             return
         entered: set[tuple[int, int]] = set()
         # linked folders come last, so that a picture is met by its real path first
@@ -63,13 +66,12 @@ class Walk:
                 elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (is_dir raises where links loop)
                     linked.append(entry.path)
                 else:
-                    yield from self._file(entry.path, suffixes, entry.stat)
+                    yield from self._file(entry.path, entry.stat)
             waiting += reversed(inner)
 
-    def _file(
-        self, path: str, suffixes: tuple[str, ...], look: Callable[[], os.stat_result] | None = None
-    ) -> Generator[Found, None, None]:
-        if not path.lower().endswith(suffixes):
+    def _file(self, path: str, look: Callable[[], os.stat_result] | None = None) -> Generator[Found, None, None]:
+        if not path.lower().endswith(_SUFFIXES):
+            self.passed.add(Path(path))
             return
         try:
             status = look() if look is not None else os.stat(path)  # noqa: PTH116

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from siglip.checkpoints import AutoModel, AutoProcessor
     from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
     from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
-    from siglip.embedder import Embedder, Embeddings
+    from siglip.embedder import Embedder
+    from siglip.embeddings import Embeddings
     from siglip.errors import Failure
     from siglip.model import (
         PaliGemmaForConditionalGeneration,
@@ -29,7 +30,7 @@ _HOME = {
     "AutoModel": "siglip.checkpoints",
     "AutoProcessor": "siglip.checkpoints",
     "Embedder": "siglip.embedder",
-    "Embeddings": "siglip.embedder",
+    "Embeddings": "siglip.embeddings",
     "Failure": "siglip.errors",
     "GemmaConfig": "siglip.config_paligemma",
     "Hit": "siglip.search",

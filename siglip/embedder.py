@@ -1,16 +1,16 @@
 """Pictures or texts -> Embeddings (f32[n, d] unit rows, where they came from, what failed), on any device.
 
-Pictures are decoded in threads while the tower computes, a bounded number ahead. Everything that needs vectors
-stands on this file.
+Pictures are decoded in threads while the tower computes, a bounded number ahead. Whoever decodes by itself (a service,
+an index) gives pixels to `encode_pixels`. Everything that needs vectors stands on this file.
 """
 
 import copy
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,12 +19,15 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from siglip.checkpoints import fingerprint
+from siglip.checkpoints import files_key, fingerprint, remembered_fingerprint
 from siglip.devices import find_device
+from siglip.download import fetched
+from siglip.embeddings import Embeddings, Kind
 from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage
 from siglip.model import SiglipModel
 from siglip.pretrained import HubOptions, StrPath
@@ -36,25 +39,10 @@ _KEPT_LABELS = 4096
 _PROMPTS_AT_ONCE = 2048
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Embeddings:
-    """Unit rows of the good inputs, the positions of those in the input, and the failures. Also reads as an array."""
-
-    vectors: Float32[np.ndarray, "n dim"]
-    indices: Int64[np.ndarray, " n"]
-    failures: tuple[Failure, ...]
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def __repr__(self) -> str:
-        count, width = self.vectors.shape
-        return f"Embeddings({count} vectors of width {width}, {len(self.failures)} failures)"
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.vectors, dtype=dtype, copy=copy)
-
-
+# vectors as they come from this file, or from anywhere else
+Vectors = Embeddings | Float32[np.ndarray, "_ _"]
+# told the number of items just done; True: a bar on stderr
+Progress = Callable[[int], object] | bool
 # the position of an input and its unit vector, or what went wrong
 Result = tuple[int, Float32[np.ndarray, " dim"]] | Failure
 
@@ -66,7 +54,7 @@ class Embedder:
     bfloat16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32; normalisation and logits are
     float32 always. `batch_size` is pictures or texts per pass. `reduced_decode` decodes JPEGs much larger than the
     tower's input at a fraction of their size; docs/speed.md says what that changes. Make a new Embedder after
-    changing the weights of `model`. Safe to use from several threads.
+    changing the weights of `model`. Safe to use from several threads. A picture given as a web address is fetched.
 
     Raises InputError for a device that this machine does not have, or another dtype.
     """
@@ -92,6 +80,8 @@ class Embedder:
         self._towers = _for_inference(model, self.device, self.dtype)
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
+        self._files: str | None = None  # which files the model was read from, if that is worth remembering
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     @classmethod
     def from_pretrained(
@@ -109,7 +99,7 @@ class Embedder:
         Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be had, and as the class.
         """
         device = find_device(device)  # before gigabytes are read for a device that is not there
-        return cls(
+        embedder = cls(
             SiglipModel.from_pretrained(source, **hub),
             SiglipProcessor.from_pretrained(source, **hub),
             device=device,
@@ -117,27 +107,60 @@ class Embedder:
             batch_size=batch_size,
             reduced_decode=reduced_decode,
         )
+        embedder._files = files_key(source, **hub)
+        return embedder
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of weights, configuration and preparation: the same on every device and in every dtype."""
-        return fingerprint(self.model, self.processor)
+        """Hex digest of weights, configuration and preparation: the same on every device and in every dtype.
 
-    def embed_images(self, items: Iterable[ImageInput], *, progress: Callable[[int], None] | None = None) -> Embeddings:
+        Computed when first asked for. Of large files it is remembered, see `files_key`.
+        """
+        if self._files is None:
+            return fingerprint(self.model, self.processor)
+        return remembered_fingerprint(self._files, lambda: fingerprint(self.model, self.processor))
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: UInt8[np.ndarray, "batch size size_ 3"]) -> Float32[np.ndarray, "batch dim"]:
+        """Unit vectors of squares made by `processor.image_processor.pixels`, in one pass. Raises ShapeError."""
+        size = self.processor.image_processor.settings.image_size
+        if pixels.shape[1:3] != (size, size):
+            raise ShapeError(f"this model takes pixels [batch, {size}, {size}, 3], got {list(pixels.shape)}")
+        pixel_values = self.processor.image_processor.normalize(torch.from_numpy(pixels).to(self.device))
+        return _unit(self._towers.get_image_features(pixel_values))
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "batch dim"]:
+        """Unit vectors of texts, in one pass. Raises PreparationError naming the first that is no text."""
+        return self._text_vectors(list(texts))
+
+    def embed_images(self, items: Iterable[ImageInput], *, progress: Progress = False) -> Embeddings:
         """Embed pictures; those that cannot be read are reported in `failures` and the others go on.
 
-        `progress` is called with the number of pictures just done. Raises InputError for a single picture.
+        `progress` is called with the number of pictures just done; True shows a bar. Raises InputError for a single
+        picture.
         """
-        return self._gathered(self.stream_images(items), progress)
+        _check_many(items)
+        names: list[str] = []
 
-    def embed_texts(self, items: Iterable[str], *, progress: Callable[[int], None] | None = None) -> Embeddings:
+        def noted() -> Generator[ImageInput]:
+            for index, item in enumerate(items):
+                names.append(image_name(item, index))
+                yield item
+
+        count = len(items) if isinstance(items, Sized) else None
+        with _progress(progress, count, "picture") as done:
+            return self._gathered(self._stream_images(noted()), names, "image", done)
+
+    def embed_texts(self, items: Iterable[str], *, progress: Progress = False) -> Embeddings:
         """Embed texts, equal ones once; what is no text is reported in `failures`.
 
-        `progress` is called with the number of texts just done. Raises InputError for a single text.
+        `progress` is called with the number of texts just done; True shows a bar. Raises InputError for a single text.
         """
         if isinstance(items, str):
             raise InputError(f"embed_texts takes a list of texts, got the single text {items!r}; pass [text]")
-        return self._gathered(self._stream_texts(list(items)), progress)
+        texts = list(items)
+        with _progress(progress, len(texts), "text") as done:
+            return self._gathered(self._stream_texts(texts), texts, "text", done)
 
     def stream_images(self, items: Iterable[ImageInput]) -> Generator[Result, None, None]:
         """Yield (position, unit vector) or a Failure for each picture, in order; `items` need not end.
@@ -146,8 +169,7 @@ class Embedder:
         picture before its result has come. Closing the generator stops all work. Raises InputError for a single
         picture.
         """
-        if is_one_picture(items):
-            raise InputError(f"expected a list of pictures, got a single {type(items).__name__}; pass [picture]")
+        _check_many(items)
         return self._stream_images(items)
 
     def embed_labels(
@@ -177,27 +199,40 @@ class Embedder:
                 self._kept.popitem(last=False)
         return np.stack([found[label] for label in labels])
 
-    def logits(
-        self, image_vectors: Float32[np.ndarray, "images dim"], text_vectors: Float32[np.ndarray, "texts dim_"]
-    ) -> Float32[np.ndarray, "images texts"]:
-        """Logits t * <image, text> + b of unit vectors; rows are images. Raises ShapeError if the widths differ."""
-        if image_vectors.shape[-1] != text_vectors.shape[-1]:
-            raise ShapeError(
-                f"image vectors are {image_vectors.shape[-1]} wide and text vectors {text_vectors.shape[-1]}; "
-                "embed both with the same model"
-            )
+    def similarity(self, rows: Vectors, columns: Vectors) -> Float32[np.ndarray, "rows columns"]:
+        """Cosines of all pairs of unit vectors, of pictures or texts alike.
+
+        Raises ShapeError if the widths differ, InputError for vectors that are known to be another model's.
+        """
+        return self._array(rows, columns) @ self._array(columns, rows).T
+
+    def logits(self, image_vectors: Vectors, text_vectors: Vectors) -> Float32[np.ndarray, "images texts"]:
+        """Logits t * <image, text> + b of unit vectors; rows are images. Raises as `similarity`."""
         scale, bias = (
             value.detach().float().cpu().numpy() for value in (self.model.logit_scale.exp(), self.model.logit_bias)
         )
-        return image_vectors @ text_vectors.T * scale + bias
+        return self.similarity(image_vectors, text_vectors) * scale + bias
 
-    def probabilities(
-        self, image_vectors: Float32[np.ndarray, "images dim"], text_vectors: Float32[np.ndarray, "texts dim_"]
-    ) -> Float32[np.ndarray, "images texts"]:
+    def probabilities(self, image_vectors: Vectors, text_vectors: Vectors) -> Float32[np.ndarray, "images texts"]:
         """The sigmoid of the logits: how likely each pair belongs together, each for itself."""
         return torch.from_numpy(self.logits(image_vectors, text_vectors)).sigmoid().numpy()
 
-    def _gathered(self, results: Iterable[Result], progress: Callable[[int], None] | None) -> Embeddings:
+    def _array(self, vectors: Vectors, others: Vectors) -> Float32[np.ndarray, "_ _"]:
+        if isinstance(vectors, Embeddings) and vectors.fingerprint not in (None, self.fingerprint):
+            raise InputError(
+                f"these vectors were made by the model {vectors.fingerprint}, this one is {self.fingerprint}; "
+                "embed both with the same model"
+            )
+        found, other = (item.vectors if isinstance(item, Embeddings) else item for item in (vectors, others))
+        if found.shape[-1] != other.shape[-1]:
+            raise ShapeError(
+                f"these vectors are {found.shape[-1]} wide and those {other.shape[-1]}; embed both with the same model"
+            )
+        return found
+
+    def _gathered(
+        self, results: Iterable[Result], names: list[Any], kind: Kind, done: Callable[[int], object]
+    ) -> Embeddings:
         good: list[tuple[int, np.ndarray]] = []
         failures: list[Failure] = []
         for result in results:
@@ -205,16 +240,16 @@ class Embedder:
                 failures.append(result)
             else:
                 good.append(result)
-            if progress is not None:
-                progress(1)
+            done(1)
         none = np.zeros((0, self.model.config.vision_config.hidden_size), dtype=np.float32)
         vectors = np.stack([vector for _, vector in good]) if good else none
-        return Embeddings(vectors, np.array([index for index, _ in good], dtype=np.int64), tuple(failures))
+        indices = np.array([index for index, _ in good], dtype=np.int64)
+        return Embeddings(vectors, indices, tuple(failures), tuple(names[index] for index in indices), kind)
 
     def _stream_images(self, items: Iterable[ImageInput]) -> Generator[Result, None, None]:
         source = enumerate(items)
         waiting: deque[Future[_Decoded]] = deque()
-        pool = ThreadPoolExecutor(_cores(), thread_name_prefix="siglip-decode")
+        pool = self._decoders()
         try:
             while True:
                 # one batch for the tower now, and one to be decoded meanwhile
@@ -226,17 +261,24 @@ class Embedder:
                     [waiting.popleft().result() for _ in range(min(self.batch_size, len(waiting)))]
                 )
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            wait([future for future in waiting if not future.cancel()])
+
+    def _decoders(self) -> ThreadPoolExecutor:
+        """The threads that decode, the same for all calls; a forked process has none of its parent's."""
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():
+                self._pool = os.getpid(), ThreadPoolExecutor(_cores(), thread_name_prefix="siglip-decode")
+            return self._pool[1]
 
     def _decode(self, index: int, item: ImageInput) -> "_Decoded":
         try:
-            return index, self.processor.image_processor.pixels(item, reduced=self.reduced_decode)
+            return index, self.processor.image_processor.pixels(fetched(item), reduced=self.reduced_decode)
         except UnreadableImage as error:
             return Failure(image_name(item, index), error.reason, index)
 
     def _embed_decoded(self, decoded: "list[_Decoded]") -> Generator[Result, None, None]:
         good = [result[1] for result in decoded if not isinstance(result, Failure)]
-        vectors = iter(self._image_vectors(np.stack(good)) if good else ())
+        vectors = iter(self.encode_pixels(np.stack(good)) if good else ())
         for result in decoded:
             yield result if isinstance(result, Failure) else (result[0], next(vectors))
 
@@ -261,11 +303,6 @@ class Embedder:
             return [error] if len(texts) == 1 else [vector for text in texts for vector in self._encode([text])]
 
     @torch.inference_mode()
-    def _image_vectors(self, pixels: UInt8[np.ndarray, "batch size size 3"]) -> Float32[np.ndarray, "batch dim"]:
-        pixel_values = self.processor.image_processor.normalize(torch.from_numpy(pixels).to(self.device))
-        return _unit(self._towers.get_image_features(pixel_values))
-
-    @torch.inference_mode()
     def _text_vectors(self, texts: list[Any]) -> Float32[np.ndarray, "batch dim"]:
         input_ids = self.processor.tokenizer(texts, return_tensors="pt")["input_ids"]
         return _unit(self._towers.get_text_features(input_ids.to(self.device)))
@@ -286,6 +323,21 @@ def is_one_picture(value: object) -> bool:
     if isinstance(value, np.ndarray | Tensor):
         return value.ndim < 4
     return isinstance(value, str | bytes | Path | Image.Image) or hasattr(value, "read")
+
+
+def _check_many(items: object) -> None:
+    if is_one_picture(items):
+        raise InputError(f"expected a list of pictures, got a single {type(items).__name__}; pass [picture]")
+
+
+@contextmanager
+def _progress(progress: Progress, total: int | None, unit: str) -> Generator[Callable[[int], object]]:
+    """What is told the number of items just done: nobody, a bar, or the caller."""
+    if progress is not True:
+        yield progress or (lambda _: None)
+        return
+    with tqdm(total=total, unit=f" {unit}", dynamic_ncols=True) as bar:
+        yield bar.update
 
 
 def _unit(features: Tensor) -> Float32[np.ndarray, "batch dim"]:

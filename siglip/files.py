@@ -86,6 +86,12 @@ def settle(folder: str | Path) -> None:
         shutil.rmtree(committed, ignore_errors=True)
 
 
+def cache_folder(name: str) -> Path:
+    """Where `name`, which can be made again at any time, is kept: in $SIGLIP_CACHE, else in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("SIGLIP_CACHE") or user / "siglip") / name
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -1,10 +1,16 @@
 """Embedding many inputs equals embedding each alone, whatever the batches, threads and broken ones among them."""
 
+import io
 import itertools
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +23,11 @@ from PIL import Image
 
 from siglip.checkpoints import fingerprint
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
-from siglip.embedder import Embedder, Embeddings, Failure
-from siglip.errors import InputError, ShapeError
+from siglip.embedder import Embedder
+from siglip.embeddings import Embeddings
+from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage
 from siglip.model import SiglipModel
-from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer, decode_picture
 from tests.conftest import ROOT
 
 WIDTH = 48
@@ -63,8 +70,8 @@ def alone(embedder: Embedder, image: object) -> np.ndarray:
         return F.normalize(embedder.model.get_image_features(pixel_values), dim=-1)[0].numpy()
 
 
-def decoding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("siglip-decode")]
+def decoding_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("siglip-decode")}
 
 
 class Counted(Iterator[np.ndarray]):
@@ -148,6 +155,15 @@ def test_progress_counts_every_input_once(embedder: Embedder) -> None:
     assert sum(steps) == 6
 
 
+def test_a_bar_is_shown_when_asked_for(embedder: Embedder, capsys: pytest.CaptureFixture[str]) -> None:
+    embedder.embed_images([picture(0), picture(1)])
+    assert capsys.readouterr().err == ""
+    embedder.embed_images([picture(0), picture(1)], progress=True)
+    embedder.embed_texts(iter("abc"), progress=True)
+    shown = capsys.readouterr().err
+    assert "2/2" in shown and "picture" in shown and "3/3" in shown
+
+
 # ---- streams
 
 
@@ -166,27 +182,66 @@ def test_nothing_is_taken_before_the_first_result_is_asked_for(embedder: Embedde
     assert source.taken == 0
 
 
-def test_closing_a_stream_ends_its_threads_and_takes_no_more(embedder: Embedder) -> None:
+class Counting(io.BytesIO):
+    """A picture file that counts how often it was read."""
+
+    read_count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        Counting.read_count += 1
+        return super().read(size)
+
+
+def test_closing_a_stream_leaves_no_work_behind_and_takes_no_more(embedder: Embedder) -> None:
+    file = io.BytesIO()
+    Image.fromarray(picture(0)).save(file, "PNG")
     source = Counted()
-    stream = embedder.stream_images(source)
+    stream = embedder.stream_images(Counting(file.getvalue()) for _ in source)
     next(stream)
     taken = source.taken
-    assert decoding_threads()
     stream.close()
-    assert not decoding_threads() and source.taken == taken
+    read = Counting.read_count
+    assert 4 <= read <= taken == source.taken
+    embedder.embed_images([picture(0)] * 20)  # would find work left in the queue, and wait for it
+    assert Counting.read_count == read
 
 
-def test_an_error_of_the_source_reaches_the_caller_and_leaves_no_threads(embedder: Embedder) -> None:
+def test_all_calls_decode_in_the_same_threads(model: SiglipModel, processor: SiglipProcessor) -> None:
+    before = decoding_threads()
+    embedder = Embedder(model, processor, device="cpu", dtype="float32")
+    embedder.embed_images([picture(0)] * 9)
+    made = decoding_threads() - before
+    embedder.embed_images([picture(0)] * 9)
+    assert made and len(made) <= (os.cpu_count() or 1) and decoding_threads() - before == made
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_embedder_works_on_in_a_forked_process(embedder: Embedder) -> None:
+    expected = embedder.embed_images([picture(0)]).vectors
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        os.write(write, embedder.embed_images([picture(0)]).vectors.tobytes())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        found = np.frombuffer(stream.read(), np.float32)
+    os.waitpid(child, 0)
+    np.testing.assert_allclose(found, expected[0], atol=1e-6)
+
+
+def test_an_error_of_the_source_reaches_the_caller_and_the_next_call_works(embedder: Embedder) -> None:
     def source() -> Iterator[np.ndarray]:
         yield picture(0)
         raise LookupError("the database is gone")
 
     with pytest.raises(LookupError, match="the database is gone"):
         embedder.embed_images(source())
-    assert not decoding_threads()
+    assert len(embedder.embed_images([picture(0)])) == 1
 
 
-def test_control_c_leaves_no_threads(embedder: Embedder) -> None:
+def test_control_c_reaches_the_caller_and_the_next_call_works(embedder: Embedder) -> None:
     def source() -> Iterator[np.ndarray]:
         for index in itertools.count():
             if index == 30:
@@ -195,7 +250,7 @@ def test_control_c_leaves_no_threads(embedder: Embedder) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         embedder.embed_images(source())
-    assert not decoding_threads()
+    assert len(embedder.embed_images([picture(0)])) == 1
 
 
 # ---- texts
@@ -313,8 +368,69 @@ def test_logits_are_scaled_and_shifted_cosines_and_probabilities_their_sigmoid(e
     images, texts = np.eye(2, 3, dtype=np.float32), np.array([[0, 1, 0]], dtype=np.float32)
     np.testing.assert_allclose(embedder.logits(images, texts), [[-10.0], [0.0]], atol=1e-5)
     np.testing.assert_allclose(embedder.probabilities(images, texts), [[4.5397868e-05], [0.5]], rtol=1e-4)
-    with pytest.raises(ShapeError, match="3 wide and text vectors 2"):
+    with pytest.raises(ShapeError, match="3 wide and those 2"):
         embedder.logits(images, texts[:, :2])
+
+
+def test_similarity_is_the_cosine_of_all_pairs_of_either_kind(embedder: Embedder) -> None:
+    images, texts = embedder.embed_images([picture(0), picture(1)]), embedder.embed_texts(["a", "b", "c"])
+    expected = [
+        [sum(float(x) * float(y) for x, y in zip(a, b, strict=True)) for b in texts.vectors] for a in images.vectors
+    ]
+    np.testing.assert_allclose(embedder.similarity(images, texts), expected, atol=1e-6)
+    np.testing.assert_allclose(embedder.similarity(images.vectors, texts), expected, atol=1e-6)
+    np.testing.assert_allclose(np.diag(embedder.similarity(texts, texts)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(embedder.logits(images, texts), embedder.logits(images.vectors, texts.vectors))
+
+
+def test_vectors_of_another_model_are_refused(embedder: Embedder) -> None:
+    ours = embedder.embed_texts(["a"])
+    theirs = Embeddings(ours.vectors, ours.indices, (), ours.names, "text", "f" * 64)
+    with pytest.raises(InputError, match=f"made by the model {'f' * 64}, this one is {embedder.fingerprint}"):
+        embedder.similarity(ours, theirs)
+
+
+# ---- opened
+
+
+def test_decoding_apart_from_encoding_gives_the_same_vectors_and_what_the_file_says(embedder: Embedder) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:30 12:34:56"
+    Image.fromarray(picture(0, (40, 90))).save(file, "JPEG", exif=exif)
+    decoded = decode_picture(file)
+    assert (decoded.width, decoded.height, decoded.num_frames) == (40, 90, 1) and decoded.image.size == (40, 90)
+    assert decoded.taken == datetime(2019, 7, 30, 12, 34, 56)
+    pixels = embedder.processor.image_processor.pixels(decoded)
+    np.testing.assert_array_equal(
+        embedder.encode_pixels(pixels[None]), embedder.embed_images([file.getvalue()]).vectors
+    )
+    with pytest.raises(ShapeError, match=r"takes pixels \[batch, 24, 24, 3\], got \[1, 20, 30, 3\]"):
+        embedder.encode_pixels(picture(0)[None])
+
+
+def test_texts_are_encoded_in_one_pass_and_the_first_that_is_none_is_named(embedder: Embedder) -> None:
+    np.testing.assert_allclose(embedder.encode_texts(["a", "b"]), embedder.embed_texts(["a", "b"]).vectors, atol=1e-6)
+    with pytest.raises(PreparationError, match="text 1"):
+        embedder.encode_texts(["a", "\ud800"])
+
+
+def test_a_web_address_is_fetched_by_the_embedder_and_not_below_it(embedder: Embedder, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(picture(0)).save(file, "PNG")
+    (tmp_path / "a.png").write_bytes(file.getvalue())
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{web.server_port}"
+        found = embedder.embed_images([f"{address}/a.png", f"{address}/b.png"])
+        with pytest.raises(UnreadableImage, match="is a web address, and preparing pictures reaches no network"):
+            embedder.processor(images=f"{address}/a.png")
+        web.shutdown()
+    np.testing.assert_allclose(found.vectors, [alone(embedder, picture(0))], atol=1e-5)
+    assert found.names == (f"{address}/a.png",) and found.failures[0].name == f"{address}/b.png"
+    assert "404" in found.failures[0].reason
 
 
 def test_scores_equal_those_of_the_model(embedder: Embedder) -> None:
@@ -381,6 +497,27 @@ def test_the_fingerprint_is_that_of_the_checkpoint_in_every_dtype(
         other = Embedder(model, processor).fingerprint
         model.logit_bias.sub_(1.0)
     assert other != embedder.fingerprint
+
+
+def test_the_fingerprint_of_large_files_is_remembered_until_they_change(
+    model: SiglipModel, processor: SiglipProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys.modules["siglip.checkpoints.fingerprint"], "_REMEMBERED_BYTES", 1)
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    expected = fingerprint(model, processor)
+    assert Embedder.from_pretrained(folder).fingerprint == expected
+    assert not (tmp_path / "cache").exists(), "files just written may change within a tick of the clock"
+    for file in folder.iterdir():
+        os.utime(file, (1e9, 1e9))
+    assert Embedder.from_pretrained(folder).fingerprint == expected
+    (note,) = (tmp_path / "cache" / "fingerprints").iterdir()
+    note.write_text("a" * 64)
+    assert Embedder.from_pretrained(folder, dtype="bfloat16").fingerprint == "a" * 64, "not computed again"
+    os.utime(folder / "model.safetensors", (1e9, 1e9 + 1))
+    assert Embedder.from_pretrained(folder).fingerprint == expected
 
 
 def test_it_loads_a_folder_and_the_built_in_model(

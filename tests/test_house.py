@@ -27,6 +27,8 @@ ROWS = [
         "pictures",
         "pretrained",
         "devices",
+        "download",
+        "embeddings",
     },
     {"model", "processing", "losses"},
     {"checkpoints", "data"},

@@ -1,6 +1,6 @@
 """Files <-> models and processors; the only code that knows the tensor names of other projects."""
 
-from siglip.checkpoints.fingerprint import fingerprint
+from siglip.checkpoints.fingerprint import files_key, fingerprint, remembered_fingerprint
 from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import load_config, load_model, load_processing
 from siglip.checkpoints.save import convert, save_model, save_processing
@@ -11,10 +11,12 @@ __all__ = [
     "AutoModel",
     "AutoProcessor",
     "convert",
+    "files_key",
     "fingerprint",
     "load_config",
     "load_model",
     "load_processing",
+    "remembered_fingerprint",
     "resolve",
     "save_model",
     "save_processing",

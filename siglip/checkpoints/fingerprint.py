@@ -2,15 +2,22 @@
 
 import hashlib
 import json
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
+from siglip import __version__
+from siglip.checkpoints.hub import resolve
 from siglip.config import SiglipTextConfig, SiglipVisionConfig
+from siglip.files import cache_folder, write_text
 from siglip.model import SiglipForImageClassification, SiglipModel
-from siglip.pretrained import PretrainedModel
+from siglip.pretrained import HubOptions, PretrainedModel, StrPath
 from siglip.processing import SiglipProcessor
 
 
@@ -32,6 +39,41 @@ def fingerprint(model: PretrainedModel, processor: SiglipProcessor | None = None
         digest.update(_text([asdict(processor.image_processor.settings), texts]))
         digest.update(processor.tokenizer.vocab_file.read_bytes())
     return digest.hexdigest()
+
+
+# weights below this are hashed in less than a tenth of a second
+_REMEMBERED_BYTES = 2**26
+
+
+def files_key(source: StrPath, **hub: Unpack[HubOptions]) -> str | None:
+    """A name for the state of a checkpoint's files, by their names, sizes and times of change.
+
+    None where a fingerprint should not be remembered: small files are read as fast, and files changed in the last
+    seconds might change again within the same tick of the clock.
+    """
+    path = resolve(source, **{**hub, "local_files_only": True})
+    folder = path if path.is_dir() else path.parent
+    states = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
+    newest_s = max(state.st_mtime for _, state in states)
+    if sum(state.st_size for _, state in states) < _REMEMBERED_BYTES or time.time() - newest_s < 5:
+        return None
+    facts = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    return hashlib.sha256(_text([__version__, str(path.resolve()), *facts])).hexdigest()
+
+
+def remembered_fingerprint(key: str, compute: Callable[[], str]) -> str:
+    """What `compute` said when the files had this key, from the cache folder; computed and kept if it is not there.
+
+    The fingerprint itself is kept, so it is that of every device and dtype.
+    """
+    note = cache_folder("fingerprints") / key
+    with suppress(OSError, UnicodeDecodeError):
+        if re.fullmatch("[0-9a-f]{64}", known := note.read_text(encoding="ascii")):
+            return known
+    found = compute()
+    with suppress(OSError):  # a cache folder that cannot be written costs the time only
+        write_text(note, found)
+    return found
 
 
 def _config(model: nn.Module) -> list[Any]:

@@ -90,9 +90,10 @@ def _draw(captions: list[tuple[str, list[str]]], file: Path) -> None:
 
 
 def _thumbnail(name: str) -> "Image.Image":
+    from siglip.download import fetched
     from siglip.processing import read_image
 
-    picture = read_image(name, at_least_px=_CELL_PX)
+    picture = read_image(fetched(name), at_least_px=_CELL_PX)
     picture.thumbnail((_CELL_PX, _CELL_PX))
     return picture
 

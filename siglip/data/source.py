@@ -16,13 +16,13 @@ from siglip.errors import BrokenSample, DataError
 class Sample:
     """One picture and what is said of it.
 
-    `image`: the bytes of a file, an http(s) address, a PIL picture, or None where it was not asked for. `captions`: the
+    `image`: the bytes of a file, a PIL picture, or None where it was not asked for. `captions`: the
     main one first. `label`: index into the source's `label_names`, -1 where unknown. `concept`: pictures with the same
     one show the same thing. `facts`: what else is known, such as the licence; `pack` carries it on.
     """
 
     name: str
-    image: bytes | str | Image.Image | None
+    image: bytes | Image.Image | None
     captions: tuple[str, ...]
     label: int = -1
     concept: str | None = None

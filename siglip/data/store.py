@@ -19,18 +19,12 @@ import numpy as np
 
 from siglip.data.source import digest
 from siglip.errors import DataError, DownloadError
-from siglip.files import replacing
+from siglip.files import cache_folder, replacing
 from siglip.pictures import IMAGE_SUFFIXES
 
 # what of a sample is read, and the suffixes it is told by
 PARTS = ("image", "txt", "json", "cls")
 _TRIES = 3
-
-
-def default_cache() -> Path:
-    """`shards` in $SIGLIP_CACHE, else in `siglip` in the user's cache folder."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("SIGLIP_CACHE") or user / "siglip") / "shards"
 
 
 def is_remote(url: str) -> bool:
@@ -46,7 +40,7 @@ class ShardStore:
     """
 
     def __init__(self, folder: Path | None = None, *, fetched_bytes: int = 50 * 10**9) -> None:
-        self.folder = folder if folder is not None else default_cache()
+        self.folder = folder if folder is not None else cache_folder("shards")
         self._fetched_bytes = fetched_bytes
         self._places: dict[str, Path] = {}
 

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,8 @@ from PIL import Image
 
 from siglip.data.order import Order, epoch_order
 from siglip.data.source import Sample, digest, usable_captions
-from siglip.errors import BrokenSample, DataError
+from siglip.download import download
+from siglip.errors import BrokenSample, DataError, DownloadError
 
 Row = Mapping[str, Any]
 
@@ -33,11 +34,15 @@ _LABEL_NAMES = ("label", "class", "labels", "fine_label")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Which columns hold the picture, the caption (a text or a list of them) and the class; None: decided by name."""
+    """Which columns hold the picture, the caption (a text or a list of them) and the class; None: decided by name.
+
+    With `fetch`, pictures named by web addresses are downloaded, each time they are asked for.
+    """
 
     image: str | None = None
     caption: str | None = None
     label: str | None = None
+    fetch: bool = False
 
     def found_in(self, names: Sequence[str], where: str) -> "Columns":
         """The same with every None decided; raises DataError without a picture, or with neither caption nor class."""
@@ -53,16 +58,16 @@ class Columns:
                 "with captions or classes (such as 'caption', 'label'); name yours: --column image=NAME on the command "
                 "line, --set data.columns.image=NAME for a recipe, columns=Columns(image=...) in Python"
             )
-        return Columns(image=image, caption=caption, label=label)
+        return replace(self, image=image, caption=caption, label=label)
 
 
 class TableSource:
     """Rows as samples; a row is read when its sample is asked for.
 
-    A picture is a path (relative ones count from `folder`), an http(s) address, encoded bytes, a mapping with "bytes"
-    and "path", or a PIL image. A caption is a text, a list of texts, or the Path of a text file; without a caption
-    column it is the class name put into each of `templates`. `state` stands for the content in the fingerprint where
-    there are no files to look at.
+    A picture is a path (relative ones count from `folder`), a web address if `columns.fetch`, encoded bytes, a mapping
+    with "bytes" and "path", or a PIL image. A caption is a text, a list of texts, or the Path of a text file; without a
+    caption column it is the class name put into each of `templates`. `state` stands for the content in the fingerprint
+    where there are no files to look at.
     """
 
     def __init__(
@@ -131,11 +136,22 @@ class TableSource:
             captions = _content(captions, name, f"its caption {captions.name}").decode("utf-8-sig", "replace")
         return captions if isinstance(captions, list | tuple) else [captions]
 
-    def _image(self, picture: Any, name: str) -> bytes | str | Image.Image:
+    def _fetched(self, address: str) -> bytes:
+        if not self._columns.fetch:
+            raise BrokenSample(
+                address,
+                "its picture is a web address, which is not fetched unasked; download it, or Columns(fetch=True)",
+            )
+        try:
+            return download(address)
+        except DownloadError as error:
+            raise BrokenSample(address, str(error)) from error
+
+    def _image(self, picture: Any, name: str) -> bytes | Image.Image:
         if isinstance(picture, Mapping):
             picture = picture.get("bytes") or picture.get("path")
         if isinstance(picture, str) and picture:
-            return picture if "://" in picture else _content(self._folder / picture, name, "it")
+            return self._fetched(picture) if "://" in picture else _content(self._folder / picture, name, "it")
         if isinstance(picture, bytes | Image.Image):
             return picture
         raise BrokenSample(name, f"its picture is {picture!r:.40}, expected a path, bytes or an image")

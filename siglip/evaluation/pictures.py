@@ -83,7 +83,7 @@ def embed_source(embedder: Embedder, source: Source, progress: Progress | None =
             samples.append((index, replace(sample, image=None, facts={})))
             yield sample.image
 
-    embedded = embedder.embed_images(pictures(), progress=progress)
+    embedded = embedder.embed_images(pictures(), progress=progress or False)
     broken += [Failure(samples[failure.index][1].name, failure.reason) for failure in embedded.failures]
     if not len(embedded):
         first = f", the first is {broken[0].name}: {broken[0].reason}" if broken else ""

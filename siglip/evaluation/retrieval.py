@@ -30,7 +30,7 @@ def evaluate_retrieval(
     """
     texts = distinct_texts(pictures, all_captions=all_captions)
     _, texts_of, pictures_of = matches([captions if all_captions else captions[:1] for captions in pictures.captions])
-    embedded = embedder.embed_texts(texts, progress=progress)
+    embedded = embedder.embed_texts(texts, progress=progress or False)
     if embedded.failures:
         raise InputError(f"caption {embedded.failures[0].name} cannot be encoded: {embedded.failures[0].reason}")
     to_text, by_how_much = search(pictures.vectors, embedded.vectors, texts_of)

@@ -1,15 +1,17 @@
 """Bytes and text in, tensors out; each checkpoint brings its own settings. No weights here."""
 
-from siglip.processing.decode import ImageInput, image_name, read_image
+from siglip.processing.decode import DecodedPicture, ImageInput, decode_picture, image_name, read_image
 from siglip.processing.image import SiglipImageProcessor
 from siglip.processing.processor import SiglipProcessor
 from siglip.processing.tokenizer import SiglipTokenizer
 
 __all__ = [
+    "DecodedPicture",
     "ImageInput",
     "SiglipImageProcessor",
     "SiglipProcessor",
     "SiglipTokenizer",
+    "decode_picture",
     "image_name",
     "read_image",
 ]

@@ -23,6 +23,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# turns that swap width and height
+SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 _FROM_16_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # v * 255 / 65535, rounded
 _STRIP_PIXELS = 2**22
 
@@ -46,7 +48,7 @@ class Plain(NamedTuple):
 
 def plain(picture: Image.Image) -> Plain:
     """Make a loaded picture plain, but for its colours: those are cheaper to change once it is small."""
-    turn = _turn(picture)
+    turn = turn_of(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _grey(picture)
@@ -84,7 +86,8 @@ def eight_bits(samples: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     )
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def turn_of(picture: Image.Image) -> Image.Transpose | None:
+    """What puts the picture upright, None if it is."""
     try:
         return _UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
     except Exception:  # broken metadata does not make a good picture unreadable

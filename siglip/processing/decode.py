@@ -1,4 +1,4 @@
-"""One picture in any form a caller may hold -> a plain PIL picture: RGB, upright, sRGB, opaque.
+"""One picture in any form a caller may hold -> DecodedPicture: upright, sRGB, opaque, with what its file says.
 
 Decoding is PIL's; this file decides what a picture means where PIL and the peers leave it open, keeps damaged and
 hostile files from doing more harm than one UnreadableImage, and may run in many threads at once.
@@ -13,20 +13,22 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from siglip.errors import DownloadError, UnreadableImage, clip
+from siglip.download import is_data_uri, is_url
+from siglip.errors import UnreadableImage, clip
 from siglip.pictures import READ_KINDS, kind_of
 from siglip.processing import png
-from siglip.processing.colour import ORIENTATION, Plain, Refused, eight_bits, plain
-from siglip.processing.download import download, is_data_uri, is_url
+from siglip.processing.colour import ORIENTATION, SIDEWAYS, Plain, Refused, eight_bits, plain, turn_of
 
 # io.BytesIO lacks the name and mode of a BinaryIO
 ImageInput = str | Path | bytes | BinaryIO | io.BufferedIOBase | Image.Image | np.ndarray | torch.Tensor
@@ -37,6 +39,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000
 MAX_FILE_BYTES = 2**29
 # what is longer is shown cut; it is no path on any system
 _LONGEST_PATH = 1024
+_COUNTED_BYTES = 2**25
 # PIL pictures load when first used, and not safely from two threads; the same picture always meets the same lock
 _LOADING = tuple(threading.Lock() for _ in range(61))
 
@@ -47,18 +50,18 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Image:
     """Decode one picture to 8-bit RGB: upright by its EXIF orientation, in sRGB, transparent parts over white.
 
-    A string is a path, a URL if it starts with http:// or https://, or the picture itself as a data: URI. Arrays are
-    [height, width] or [height, width, channels], tensors [height, width] or [channels, height, width], with 1, 3 or 4
-    channels; an array that only makes sense the other way round is taken so. Numbers: uint8; uint16 over its full
-    range; floats in 0 to 1, or 0 to 255 where any is above 1. Of animations the first frame is read, of 16-bit grey all
-    bits are scaled.
+    A string is a path, or the picture itself as a data: URI, never a web address: nothing here reaches a network.
+    Arrays are [height, width] or [height, width, channels], tensors [height, width] or [channels, height, width], with
+    1, 3 or 4 channels; an array that only makes sense the other way round is taken so. Numbers: uint8; uint16 over its
+    full range; floats in 0 to 1, or 0 to 255 where any is above 1. Of animations the first frame is read, of 16-bit
+    grey all bits are scaled.
     With `at_least_px`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side falls below.
     A PIL picture that already is all this is returned itself, not a copy.
 
-    Raises UnreadableImage, and nothing else, for whatever is wrong with the picture, its file or its URL: also when
-    it is larger than PIL.Image.MAX_IMAGE_PIXELS, which is checked before its pixels take memory.
+    Raises UnreadableImage, and nothing else, for whatever is wrong with the picture or its file: also when it is
+    larger than PIL.Image.MAX_IMAGE_PIXELS, which is checked before its pixels take memory.
     """
-    picture = decode(image, at_least_px=at_least_px).rgb()
+    picture = decode_picture(image, at_least_px=at_least_px).image
     if picture is not image:
         # what was applied must not be applied again when this picture is read once more
         picture.info.clear()
@@ -66,11 +69,35 @@ def read_image(image: ImageInput, *, at_least_px: int | None = None) -> Image.Im
     return picture
 
 
-def decode(image: ImageInput, *, at_least_px: int | None = None) -> Plain:
-    """The same as `read_image`, but for the last step: colours with a profile of their own are still to be changed."""
+@dataclass(frozen=True, slots=True)
+class DecodedPicture:
+    """A picture decoded once, for all that is to be done with it.
+
+    `plain` are its pixels, upright and opaque, whose colours are cheaper to change once they are small. `width` and
+    `height` are those of the upright picture in its file, in pixels, whatever size it was decoded at. `num_frames`
+    counts the frames of an animation or the pages of a file, 1 for anything else; None: not counted, in a GIF or TIFF
+    beyond 32 MB. `taken` is when the camera took it, by the camera's clock, None if the file does not say.
+    """
+
+    plain: Plain
+    width: int
+    height: int
+    num_frames: int | None = 1
+    taken: datetime | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture in sRGB."""
+        return self.plain.rgb()
+
+
+def decode_picture(image: ImageInput, *, at_least_px: int | None = None) -> DecodedPicture:
+    """As `read_image`, with what the file says of the picture, and colours that are changed only when asked for."""
     try:
-        with silence(), _opened(image, at_least_px) as picture:
-            return plain(picture)
+        with silence(), _opened(image, at_least_px) as (picture, size, num_frames):
+            stored = plain(picture)
+            width, height = reversed(size) if turn_of(picture) in SIDEWAYS else size
+            return DecodedPicture(stored, width, height, num_frames, _taken(picture))
     except Exception as error:  # PIL lets through whatever its decoders meet: struct.error, OverflowError, EOFError ...
         raise UnreadableImage(image_name(image), _reason(error)) from error
 
@@ -92,7 +119,10 @@ def image_name(image: ImageInput, index: int | None = None) -> str:
 
 
 @contextmanager
-def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image, None, None]:
+def _opened(
+    image: ImageInput, at_least_px: int | None
+) -> Generator[tuple[Image.Image, tuple[int, int], int | None], None, None]:
+    """The loaded picture, its size in the file, and the number of frames there."""
     if isinstance(image, Image.Image):
         with _LOADING[id(image) % len(_LOADING)]:
             if isinstance(image, ImageFile.ImageFile):
@@ -100,22 +130,24 @@ def _opened(image: ImageInput, at_least_px: int | None) -> Generator[Image.Image
             image.load()
             with suppress(Exception):
                 image.getexif()
-        yield image
+        yield image, image.size, 1
     elif isinstance(image, torch.Tensor):
-        yield _from_array(_numpy(image), channels_first=True)
+        picture = _from_array(_numpy(image), channels_first=True)
+        yield picture, picture.size, 1
     elif isinstance(image, np.ndarray):
-        yield _from_array(image, channels_first=False)
+        picture = _from_array(image, channels_first=False)
+        yield picture, picture.size, 1
     else:
         with _stream(image) as stream:
             head = stream.read(32)
             try:
-                picture = _loaded(open_header(stream, head), at_least_px)
+                loaded = _loaded(open_header(stream, head), stream, at_least_px)
             except ValueError:
                 if not head.startswith(png.SIGNATURE):
                     raise
-                picture = _loaded(png.open_without_notes(stream), at_least_px)
-            with picture:
-                yield picture
+                loaded = _loaded(png.open_without_notes(stream), stream, at_least_px)
+            with loaded[0]:
+                yield loaded
 
 
 def open_header(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
@@ -137,12 +169,15 @@ def _open_heic(stream: io.BufferedIOBase) -> Image.Image:
     return HeifImageFile(stream)
 
 
-def _loaded(picture: Image.Image, at_least_px: int | None) -> Image.Image:
+def _loaded(
+    picture: Image.Image, stream: io.BufferedIOBase, at_least_px: int | None
+) -> tuple[Image.Image, tuple[int, int], int | None]:
     _check_size(picture)
+    size, num_frames = picture.size, _num_frames(picture, stream)
     if at_least_px is not None and isinstance(picture, JpegImageFile):
         picture.draft(None, (at_least_px, at_least_px))
     picture.load()
-    return picture
+    return picture, size, num_frames
 
 
 @contextmanager
@@ -153,7 +188,7 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
     elif isinstance(image, str) and is_data_uri(image):
         yield io.BytesIO(_embedded(image))
     elif isinstance(image, str) and is_url(image):
-        yield io.BytesIO(download(image))
+        raise Refused("is a web address, and preparing pictures reaches no network; hand over its bytes")
     elif isinstance(image, str | Path):
         status = Path(image).stat()
         if stat.S_ISDIR(status.st_mode):
@@ -171,7 +206,7 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
         yield io.BytesIO(data)
     else:
         raise Refused(
-            f"is of type {type(image).__name__}, expected a path, URL, bytes, binary file, PIL picture, array or tensor"
+            f"is of type {type(image).__name__}, expected a path, bytes, binary file, PIL picture, array or tensor"
         )
 
 
@@ -189,6 +224,27 @@ def _embedded(uri: str) -> bytes:
         return base64.b64decode(plain_body + "=" * (-len(plain_body) % 4), validate=True)
     except ValueError as error:
         raise Refused(f"is no base64 that can be read ({error}); encode the file again") from error
+
+
+def _num_frames(picture: Image.Image, stream: io.BufferedIOBase) -> int | None:
+    if picture.format in ("GIF", "TIFF") and stream.seek(0, io.SEEK_END) > _COUNTED_BYTES:
+        return None  # frames are counted by walking through the file
+    try:
+        count = int(getattr(picture, "n_frames", 1))
+        if count > 1:
+            picture.seek(0)
+    except Exception:  # a broken second frame does not make a good first one unreadable
+        return None
+    return count
+
+
+def _taken(picture: Image.Image) -> datetime | None:
+    try:
+        exif = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+        text = exif.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTimeDigitized)
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    except Exception:  # absent, blank, or broken like all metadata can be
+        return None
 
 
 def _check_bytes(count: int) -> None:
@@ -260,7 +316,7 @@ def silence() -> Generator[None, None, None]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Refused | DownloadError):
+    if isinstance(error, Refused):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:  # the file system's, not PIL's
         return f"cannot be opened ({error.strerror}); check the path and its permissions"

@@ -12,7 +12,7 @@ from torch import Tensor
 from siglip.config import ImageSettings
 from siglip.errors import PreparationError, ShapeError, UnreadableImage
 from siglip.pretrained import PretrainedProcessing
-from siglip.processing.decode import ImageInput, decode, image_name
+from siglip.processing.decode import DecodedPicture, ImageInput, decode_picture, image_name
 from siglip.types import ModelInputs
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -58,8 +58,8 @@ class SiglipImageProcessor(PretrainedProcessing):
             return ModelInputs(pixel_values=values)
         return ModelInputs(pixel_values=values.numpy() if return_tensors == "np" else list(values.numpy()))
 
-    def pixels(self, image: ImageInput, *, reduced: bool = False) -> UInt8[np.ndarray, "size size 3"]:
-        """Decode one picture and squash it to the square; safe to call from many threads.
+    def pixels(self, image: ImageInput | DecodedPicture, *, reduced: bool = False) -> UInt8[np.ndarray, "size size 3"]:
+        """Decode one picture, unless it is already, and squash it to the square; safe to call from many threads.
 
         With `reduced`, JPEG files at least four times larger than the square are decoded at 1/2, 1/4 or 1/8 of their
         size, never below twice the square. Between the embeddings of both ways, for the sample pictures enlarged to
@@ -68,9 +68,10 @@ class SiglipImageProcessor(PretrainedProcessing):
         average. Raises UnreadableImage.
         """
         size = self.settings.image_size
-        stored = decode(image, at_least_px=2 * size if reduced else None)
-        square = stored.picture.resize((size, size), _FILTERS[self.settings.resample])
-        return np.array(stored._replace(picture=square).rgb())
+        if not isinstance(image, DecodedPicture):
+            image = decode_picture(image, at_least_px=2 * size if reduced else None)
+        square = image.plain.picture.resize((size, size), _FILTERS[self.settings.resample])
+        return np.array(image.plain._replace(picture=square).rgb())
 
     def normalize(self, pixels: UInt8[Tensor, "batch height width 3"]) -> Float32[Tensor, "batch 3 height width"]:
         """Bytes to what the image tower takes, on the device of `pixels`; raises ShapeError."""

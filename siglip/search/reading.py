@@ -53,10 +53,10 @@ def pictures_in(data: bytes, digest: str, settings: ImageSettings) -> list[Pictu
 
     Raises UnreadableImage.
     """
-    from siglip.processing.decode import decode  # imports torch, which finding needs not
+    from siglip.processing.decode import decode_picture  # imports torch, which finding needs not
 
     size = settings.image_size
-    stored = decode(data, at_least_px=max(2 * size, THUMB_PX))
+    stored = decode_picture(data, at_least_px=max(2 * size, THUMB_PX)).plain
     square = stored.picture.resize((size, size), Pillow.Resampling[settings.resample.upper()])
     pixels = np.array(stored._replace(picture=square).rgb())
     small = stored.picture.copy()
@@ -66,9 +66,9 @@ def pictures_in(data: bytes, digest: str, settings: ImageSettings) -> list[Pictu
 
 def thumbnail_of(data: bytes) -> bytes:
     """A WebP thumbnail of a picture file; raises UnreadableImage."""
-    from siglip.processing.decode import decode
+    from siglip.processing.decode import decode_picture
 
-    stored = decode(data, at_least_px=THUMB_PX)
+    stored = decode_picture(data, at_least_px=THUMB_PX).plain
     small = stored.picture.copy()
     small.thumbnail((THUMB_PX, THUMB_PX), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
     return _webp(stored._replace(picture=small).rgb())

@@ -1,6 +1,9 @@
 """What is found decides how it is read; every kind of source gives the same samples."""
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from siglip.data import Columns, Sample, Source, Subset, open_source
 from siglip.data.open import expand_braces
@@ -246,3 +250,19 @@ def test_a_subset_renumbers_its_samples_and_keeps_the_order_of_the_whole(make_sh
         Subset(whole, [1, 10])
     with pytest.raises(DataError, match="given twice"):
         Subset(whole, [1, 1])
+
+
+def test_a_web_address_in_a_table_is_fetched_only_when_asked(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 3), "red").save(tmp_path / "a.png")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{web.server_port}"
+        (tmp_path / "t.csv").write_text(f"image,caption\n{address}/a.png,red\n{address}/b.png,gone\n")
+        with pytest.raises(BrokenSample, match="is a web address, which is not fetched unasked"):
+            open_source(tmp_path / "t.csv").sample(0)
+        asked = open_source(tmp_path / "t.csv", columns=Columns(fetch=True))
+        assert asked.sample(0).image == (tmp_path / "a.png").read_bytes()
+        with pytest.raises(BrokenSample, match="404"):
+            asked.sample(1)
+        web.shutdown()

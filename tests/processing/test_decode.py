@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from siglip.errors import BrokenSample, UnreadableImage
-from siglip.processing.decode import FORMATS, image_name, read_image
+from siglip.processing.decode import FORMATS, decode_picture, image_name, read_image
 from tests.processing.damage import encoded, good_files
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -232,7 +233,7 @@ def test_a_thousand_damaged_files_neither_crash_hang_nor_take_memory_and_every_g
     assert result["refused"] + result["read"] == 1000
     # their pixels are whole, and what is packed beside them stays packed
     assert result["bombs_read"] == ["png text", "png profile"]
-    assert result["nothing"].startswith("is of type NoneType, expected a path, URL, bytes")
+    assert result["nothing"].startswith("is of type NoneType, expected a path, bytes")
     assert result["peak_growth_bytes"] < 200e6
     assert "Warning" not in run.stderr
 
@@ -360,3 +361,47 @@ def test_kinds_that_are_not_read_are_named_and_jpegs_of_two_pictures_and_jpeg_20
     with Image.open(io.BytesIO(two)) as plain:
         assert plain.format == "MPO"
         assert same(two, np.asarray(plain.convert("RGB")))
+
+
+# ---- what the file says of the picture
+
+
+def test_frames_are_counted_without_moving_from_the_first(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    for suffix in ("gif", "png", "webp", "tiff"):
+        file = tmp_path / f"a.{suffix}"
+        frames[0].save(
+            file, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {})
+        )
+        decoded = decode_picture(file)
+        assert decoded.num_frames == 3, suffix
+        assert np.asarray(decoded.image)[0, 0].tolist() == [255, 0, 0], suffix
+    assert decode_picture(RGB).num_frames == 1
+    (tmp_path / "a.gif").write_bytes((tmp_path / "a.gif").read_bytes() + bytes(2**25))
+    assert decode_picture(tmp_path / "a.gif").num_frames is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_that_of_the_upright_picture_also_when_decoded_smaller(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.new("RGB", (800, 808)), "JPEG", exif=exif)
+    decoded = decode_picture(data, at_least_px=100)
+    assert (decoded.width, decoded.height) == ((808, 800) if orientation > 4 else (800, 808))
+    assert max(decoded.image.size) == 101
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "0000:00:00 00:00:00", "    :  :     :  :  ", "yesterday", "2020:13:01 00:00:00"]
+)
+def test_a_date_that_is_none_is_none(text: str | None) -> None:
+    exif = Image.Exif()
+    if text is not None:
+        exif.get_ifd(0x8769)[0x9003] = text
+    assert decode_picture(encoded(PICTURE, "JPEG", exif=exif)).taken is None
+
+
+def test_the_date_of_digitising_stands_in_for_that_of_taking() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9004] = "2001:02:03 04:05:06"
+    assert decode_picture(encoded(PICTURE, "JPEG", exif=exif)).taken == datetime(2001, 2, 3, 4, 5, 6)

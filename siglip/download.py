@@ -1,4 +1,8 @@
-"""An http(s) URL -> its bytes, within a size and a time. Only called for a URL that the caller named."""
+"""An http(s) URL -> its bytes, within a size and a time. Only called for a URL that the caller named.
+
+The rim of the house (embedder, pipelines, command line, a table that was asked to) turns addresses into bytes here;
+nothing further in reaches a network.
+"""
 
 import queue
 import re
@@ -7,8 +11,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import TypeVar
 
-from siglip.errors import DownloadError
+from siglip.errors import DownloadError, UnreadableImage
+
+T = TypeVar("T")
 
 MAX_BYTES = 2**26
 TIMEOUT_S = 30.0
@@ -24,6 +31,16 @@ def is_data_uri(text: str) -> bool:
 def is_url(text: str) -> bool:
     """Whether this is a web address, and not a path."""
     return text.lower().startswith(("http://", "https://"))
+
+
+def fetched(picture: T) -> T | bytes:
+    """The bytes behind a text that is a web address; anything else as it is. Raises UnreadableImage."""
+    if not (isinstance(picture, str) and is_url(picture)):
+        return picture
+    try:
+        return download(picture)
+    except DownloadError as error:
+        raise UnreadableImage(picture, str(error)) from error
 
 
 def download(url: str) -> bytes:

@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siglip import download as downloading
+from siglip.download import ascii_url, download, fetched
 from siglip.errors import DownloadError, UnreadableImage
-from siglip.processing import download as downloading
-from siglip.processing import read_image
-from siglip.processing.download import ascii_url, download
+from siglip.processing import read_image as decoded
 from tests.processing.damage import encoded
 
 PICTURE = encoded(Image.new("RGB", (4, 3), "red"), "PNG")
+
+
+def read_image(address: str) -> Image.Image:
+    """As the embedder reads an address, and names it."""
+    try:
+        return decoded(fetched(address))
+    except UnreadableImage as error:
+        raise UnreadableImage(address, error.reason) from error
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo-output
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format docs bench clean
 
 # the package alone
 $(BIN)/siglip: pyproject.toml constraints.txt
@@ -19,10 +19,13 @@ $(VENV)/dev: $(BIN)/siglip
 	@touch $@
 
 demo: $(BIN)/siglip
-	$(BIN)/siglip classify samples --labels-file samples/labels.txt --template "{}" --top 2 --sheet $(DEMO)/sheet.png
+	$(BIN)/siglip classify samples --labels-file samples/labels.txt --top 1 --sheet $(DEMO)/sheet.png
 	$(BIN)/siglip score samples/penguin.png samples/teddy_bear.png samples/bicycle.png samples/cat.jpg \
 		--texts penguin "teddy bear" bicycle cat
-	@echo "The pictures with their best labels: $(DEMO)/sheet.png"
+	@echo
+	@echo "The pictures with their best labels are drawn in $(DEMO)/sheet.png"
+	@echo "To go on, put the command on your path: source $(VENV)/bin/activate"
+	@echo "Or call it where it is, for example:     $(BIN)/siglip classify samples/cat.jpg --labels cat dog"
 
 # one process a core, of one thread each
 test: $(VENV)/dev
@@ -36,6 +39,10 @@ check: $(VENV)/dev
 format: $(VENV)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# runs the examples of README.md and docs/ again and writes what they print below them
+docs: $(VENV)/dev
+	$(BIN)/python -m tests.update_examples
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             [(name, label, chance) for label, chance in found],
         )
         if arguments.sheet and len(captions) < _ON_A_SHEET:
-            captions.append((name, [f"{label} {output.shown(chance)}" for label, chance in found]))
+            captions.append((name, [*(f"{label} {output.shown(chance)}" for label, chance in found), Path(name).name]))
     report.close(failed)
     if captions:
         _draw(captions, arguments.sheet)

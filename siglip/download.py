@@ -4,6 +4,7 @@ The rim of the house (embedder, pipelines, command line, a table that was asked 
 nothing further in reaches a network.
 """
 
+import base64
 import queue
 import re
 import threading
@@ -26,6 +27,21 @@ _KEPT = "!#$%&'()*+,/:;=?@[]~"
 def is_data_uri(text: str) -> bool:
     """Whether this is a file written out as text: data:image/png;base64,..."""
     return text[:5].lower() == "data:"
+
+
+def data_uri_bytes(uri: str) -> bytes:
+    """The file that a data URI holds, in base64 if its head says so, else percent-encoded; raises ValueError."""
+    head, comma, body = uri.partition(",")
+    if not comma:
+        raise ValueError("has no comma between head and content; write data:image/png;base64,...")
+    if not head.lower().endswith(";base64"):
+        return urllib.parse.unquote_to_bytes(body)
+    try:
+        # blanks and line ends may stand anywhere, padding may be missing, - and _ may stand for + and /
+        text = "".join(urllib.parse.unquote(body).split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError as error:
+        raise ValueError(f"is no base64 that can be read ({error}); encode the file again") from error
 
 
 def is_url(text: str) -> bool:

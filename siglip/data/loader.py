@@ -11,7 +11,7 @@ from siglip.data.batch import Batch, BatchMaker, LoaderSettings
 from siglip.data.order import Stream, Visit, share
 from siglip.data.source import Source
 from siglip.data.workers import BrokenLedger, in_workers
-from siglip.errors import ConfigError, DataError, Failure
+from siglip.errors import ConfigError, DataError, Failure, warn
 from siglip.processing import SiglipProcessor
 
 # so many batches before they are needed, remote shards are fetched
@@ -44,6 +44,11 @@ class Loader:
             raise ConfigError(f"a batch of {settings.batch_size} pairs cannot be shared by {world_size} processes")
         if not len(source):
             raise DataError("the source has no samples; check its path and what a subset leaves of it")
+        if settings.batch_size > len(source) and rank == 0:
+            warn(
+                f"a batch of {settings.batch_size} holds more samples than the {len(source)} there are: some are in it "
+                "more than once, and pairs then count as wrong answers of themselves; take a smaller batch"
+            )
         self._source, self._settings = source, settings
         self._rank, self._world_size = rank, world_size
         self._maker = BatchMaker(source, processor, settings, training=True)

@@ -2,26 +2,30 @@
 
 import glob
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from siglip.data.readers import TABLE_SUFFIXES
 from siglip.data.shards import MANIFEST, Shard, ShardSource
-from siglip.data.source import Source
+from siglip.data.source import Source, text_of
 from siglip.data.store import ShardStore, is_remote, remote_glob, remote_read
-from siglip.data.tables import TABLE_READERS, Columns, TableSource, load_dataset_folder, open_dataset, open_table
+from siglip.data.tables import Columns, TableSource, json_captions, load_dataset_folder, open_dataset, open_table
 from siglip.errors import DataError
-from siglip.pictures import IMAGE_SUFFIXES
+from siglip.pictures import IMAGE_SUFFIXES, PassedOver, walk
 
 TEMPLATES = ("a photo of {}.",)
 _REMOTE_WINDOW = 16
+# folders with such names are parts of a data set
+_PART_NAMES = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "held_out", "held-out", "heldout")
+)
 _SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _EXPECTED = (
-    "expected shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl, .parquet), a folder of pictures with captions "
-    "beside them (a.jpg and a.txt), or a folder with one folder of pictures for each class"
+    "expected shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl, .json, .parquet), a folder of pictures with "
+    "captions beside them (a.jpg and a.txt), or a folder with one folder of pictures for each class"
 )
 
 
@@ -39,9 +43,10 @@ def open_source(
     - Shards: a file, a folder of them, or a pattern such as `data/train-{000000..000021}.tar` or `data/*.tar.gz`; also
       remote ones (`s3://`, `gs://`, `https://` and what else fsspec knows). https cannot list files: there a folder
       needs the `shards.json` that `pack` writes.
-    - A .csv, .tsv, .jsonl or .parquet file, or a folder with metadata.csv or metadata.jsonl; picture paths count from
-      its folder, and `columns` names its columns where they cannot be told.
-    - A folder of pictures with captions beside them (a.jpg and a.txt), else with one folder for each class.
+    - A .csv, .tsv, .jsonl, .json or .parquet file, or a folder with metadata.csv or metadata.jsonl; picture paths count
+      from its folder, and `columns` names its columns where they cannot be told. `file.json#val` takes the rows whose
+      column "split" is val, `#train+restval` those of two. Among .json files are COCO's captions and Karpathy's split.
+    - A folder of pictures with captions beside them (a.jpg and a.txt or a.json), else with one folder for each class.
     - A `datasets.Dataset`, or the folder that its `save_to_disk` wrote.
 
     Where there are classes and no captions, the class name put into each of `templates` is the caption; `label_names`
@@ -57,6 +62,11 @@ def open_source(
         return open_dataset(spec, columns, templates, label_names)
     if not isinstance(spec, str | Path):
         raise DataError(f"data are a path, a URL or a datasets.Dataset, got {type(spec).__name__}; {_EXPECTED}")
+    table, part = _table(Path(spec))
+    if table is not None:
+        return open_table(table, columns, templates, label_names, part)
+    if columns != Columns() and not (Path(spec) / "state.json").exists():
+        raise DataError(f"{spec} is no table, so it has no columns to name; leave out {columns}")
     path = Path(spec)
     if is_remote(str(spec)):
         shards, names = _remote_shards(str(spec))
@@ -67,9 +77,22 @@ def open_source(
         return ShardSource(shards, store, window=window, label_names=names or label_names, templates=templates)
     if path.is_dir():
         return _open_folder(path, columns, templates, label_names)
-    if path.is_file() and path.suffix.lower() in TABLE_READERS:
-        return open_table(path, columns, templates, label_names)
     raise DataError(f"{spec} is {'no data we know' if path.exists() else 'not there'}; {_EXPECTED}")
+
+
+def _table(path: Path) -> tuple[Path | None, str | None]:
+    """The table that a path names, itself or in a folder, and the part of it that is asked for after a #."""
+    name, mark, part = path.name.rpartition("#")
+    if mark and not path.exists():
+        path = path.with_name(name)
+    if path.is_dir():
+        beside = {file.name.lower(): file for file in sorted(path.iterdir(), reverse=True)}
+        tables = [beside[f"metadata{suffix}"] for suffix in TABLE_SUFFIXES if f"metadata{suffix}" in beside]
+        # what `save_to_disk` and `pack` write comes first
+        is_other = "state.json" in beside or any(_is_shard(file) for file in beside)
+        return (tables[0] if tables and not is_other else None), (part if mark else None)
+    is_table = path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
+    return (path if is_table else None), (part if mark else None)
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -107,7 +130,10 @@ def _local_shards(path: Path) -> list[Shard]:
 def _class_names(folder: Path) -> list[str]:
     """Of numbered classes: from the manifest, or classnames.txt (one a line) in the folder or the one above."""
     listings = [path for path in (folder / "classnames.txt", folder.parent / "classnames.txt") if path.exists()]
-    lines = listings[0].read_text(encoding="utf-8-sig").splitlines() if listings else []
+    try:
+        lines = text_of(listings[0].read_bytes()).splitlines() if listings else []
+    except ValueError as error:
+        raise DataError(f"{listings[0]} {error}") from error
     return _local_manifest(folder).get("label_names", lines)
 
 
@@ -147,22 +173,29 @@ def _open_folder(folder: Path, columns: Columns, templates: Sequence[str], label
         raise DataError(f"{folder} holds the parts {', '.join(splits)}; open one of them, such as {folder / splits[0]}")
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
         return open_dataset(load_dataset_folder(folder), columns, templates, label_names)
-    for suffix in TABLE_READERS:
-        if (folder / f"metadata{suffix}").exists():
-            return open_table(folder / f"metadata{suffix}", columns, templates, label_names)
     return _open_pictures(folder, templates)
 
 
 def _open_pictures(folder: Path, templates: Sequence[str]) -> Source:
     """Captions beside the pictures, else one folder for each class, numbered in alphabetical order of their names."""
-    files = sorted(_walk(folder))
+    files, passed_over = _files(folder), PassedOver()
     pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    texts = {file for file in files if file.suffix == ".txt"}
-    if any(picture.with_suffix(".txt") in texts for picture in pictures):
-        rows = [{"image": file.as_posix(), "caption": folder / file.with_suffix(".txt")} for file in pictures]
-        return TableSource(rows, Columns(image="image", caption="caption"), folder=folder)
+    for file in files:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            passed_over.add(folder / file)
+    texts = _captions_beside(folder, files, pictures)
     rows = [{"image": file.as_posix(), "label": file.parts[0]} for file in pictures if len(file.parts) > 1]
-    if rows and len(rows) == len(pictures):
+    has_classes = bool(rows) and len(rows) == len(pictures)
+    if texts or has_classes:
+        _refuse_parts(folder, {file.parts[0] for file in pictures if len(file.parts) > 1}, has_captions=bool(texts))
+        passed_over.warn(folder)
+    if texts:
+        captioned = [
+            {"image": file.as_posix(), "caption": folder / texts.get(file.with_suffix(""), file.with_suffix(".txt"))}
+            for file in pictures
+        ]
+        return TableSource(captioned, Columns(image="image", caption="caption"), folder=folder)
+    if has_classes:
         names = sorted({row["label"] for row in rows})
         columns = Columns(image="image", label="label")
         return TableSource(rows, columns, folder=folder, label_names=names, templates=templates)
@@ -172,10 +205,42 @@ def _open_pictures(folder: Path, templates: Sequence[str]) -> Source:
     raise DataError(f"{folder} holds {found}{loose}; {_EXPECTED}")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name).relative_to(folder) for name in files if not name.startswith("."))
+def _files(folder: Path) -> list[Path]:
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}; change its permissions or move it away")
+
+    return sorted(file.relative_to(folder) for file in walk(folder, unreadable))
+
+
+def _captions_beside(folder: Path, files: Sequence[Path], pictures: Sequence[Path]) -> dict[Path, Path]:
+    """Path of a picture without its suffix -> its caption file: .txt, else .json where these hold captions."""
+    stems = {picture.with_suffix("") for picture in pictures}
+    for suffix in (".txt", ".json"):
+        beside = {
+            file.with_suffix(""): file
+            for file in files
+            if file.suffix.lower() == suffix and file.with_suffix("") in stems
+        }
+        if beside and (suffix == ".txt" or _holds_captions(folder / next(iter(beside.values())))):
+            return beside
+    return {}
+
+
+def _holds_captions(path: Path) -> bool:
+    try:
+        return json_captions(json.loads(text_of(path.read_bytes()))) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_parts(folder: Path, names: set[str], *, has_captions: bool) -> None:
+    """Raise DataError if the folders in `folder` are the parts of a data set and not its classes."""
+    parts = sorted(name for name in names if name.lower() in _PART_NAMES)
+    if len(parts) > 1 or (parts and len(names) == 1 and not has_captions):
+        what = "of a data set, which would be mixed" if has_captions else "of a data set, not classes"
+        raise DataError(
+            f"{folder} holds {', '.join(parts)}: parts {what}; give one of them, such as {folder / parts[0]}"
+        )
 
 
 def _is_shard(name: str) -> bool:

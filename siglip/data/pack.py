@@ -15,14 +15,14 @@ from siglip.data.source import Sample, Source
 from siglip.data.workers import BrokenLedger, in_workers
 from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
 from siglip.files import replacing, write_text
-from siglip.processing import read_image
+from siglip.processing import image_format, read_image
 
 # suffix -> content
 Members = dict[str, bytes]
 
 _CHUNK = 32
 _JPEG_QUALITY = 92
-_SUFFIX_OF = {"JPEG": "jpg", "JPEG2000": "jp2"}
+_SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "HEIF": "heic"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +48,10 @@ def pack(
     """Write `destination`/shard-000000.tar and so on, `shard_size` samples each, in the order of the source.
 
     A sample becomes 00000042.jpg (or what its picture is), .txt (the main caption), .json (all captions, the name it
-    had, concept and other facts) and, where it has a class, .cls. Pictures keep their bytes; with `max_px`, those whose
-    longer side has more pixels are resized, JPEG to JPEG and all others to PNG. Broken samples are left out. `progress`
-    is called with the number of samples just done.
+    had, concept and other facts) and, where the data have classes, .cls (-1: unknown). Pictures keep their bytes; with
+    `max_px`, those whose longer side has more pixels are resized, JPEG to JPEG and all others to PNG. All pictures are
+    named with the suffix of the first, since other readers want the same members in every sample; what each is says
+    its beginning. Broken samples are left out. `progress` is called with the number of samples just done.
 
     Raises DataError if there are shards already, or if more than `max_broken` (a share from 0 to 1) are broken. Stopped
     at any moment it leaves whole shards without the list of them; remove these and pack again.
@@ -62,7 +63,8 @@ def pack(
         raise DataError(f"{folder} already holds {present[0].name}; choose another folder, or remove the shards in it")
     ledger = BrokenLedger(None, max_broken, len(source))
     chunks = (range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK))
-    samples = _good(in_workers(_Packer(source, max_px), chunks, workers), ledger, progress or (lambda _: None))
+    made = in_workers(_Packer(source, max_px), chunks, workers)
+    samples = _named_alike(_good(made, ledger, progress or (lambda _: None)))
     shards: list[dict[str, str | int]] = []
     count = 0
     for first in samples:
@@ -79,13 +81,12 @@ def pack(
 def shrunk(content: bytes, max_px: int | None) -> tuple[str, bytes]:
     """Suffix and bytes of a picture whose longer side has at most `max_px` pixels. Raises UnreadableImage."""
     picture = read_image(content, at_least_px=max_px)
-    with Image.open(io.BytesIO(content)) as header:
-        kind, size = str(header.format), header.size
+    kind, size = image_format(content)
     if max_px is None or max(size) <= max_px:
         return _SUFFIX_OF.get(kind, kind.lower()), content
     picture.thumbnail((max_px, max_px), Image.Resampling.BICUBIC)
     output = io.BytesIO()
-    if kind == "JPEG":
+    if kind in ("JPEG", "MPO"):
         picture.save(output, "JPEG", quality=_JPEG_QUALITY)
         return "jpg", output.getvalue()
     picture.save(output, "PNG")
@@ -119,7 +120,9 @@ class _Packer:
             "txt": sample.captions[0].encode(),
             "json": json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
         }
-        return members if sample.label < 0 else {**members, "cls": str(sample.label).encode()}
+        return (
+            {**members, "cls": str(sample.label).encode()} if self._source.label_names or sample.label >= 0 else members
+        )
 
 
 def encoded(sample: Sample) -> bytes:
@@ -140,6 +143,18 @@ def _good(
         ledger.add(len(chunk), [item for item in chunk if isinstance(item, Failure)])
         yield from (item for item in chunk if not isinstance(item, Failure))
         progress(len(chunk))
+
+
+def _named_alike(samples: Iterable[Members]) -> Iterator[Members]:
+    """The same, with the first picture's suffix for every picture, which is the first member of each sample.
+
+    The `datasets` library takes AVIF and HEIC for pictures only under another name.
+    """
+    suffix = None
+    for members in samples:
+        (own, content), *others = members.items()
+        suffix = suffix or ("jpg" if own in ("avif", "heic") else own)
+        yield {suffix: content, **dict(others)}
 
 
 def _write(path: Path, samples: Iterable[Members], first_key: int) -> int:

@@ -1,7 +1,8 @@
 """WebDataset tar shards -> samples, in any order.
 
 Members are grouped by their name up to the first dot: key.jpg (or another picture), key.txt (the main caption),
-key.json ("captions", "concept", "label", and any other facts), key.cls (a class number).
+key.json ("captions", "concept", "label", and any other facts), key.cls (a class number). What stands beside them with
+a second dot, such as key.mask.png, is passed over; samples whose names have dots are told apart (see `index_tar`).
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from siglip.data.order import Order, epoch_order
-from siglip.data.source import Sample, digest, usable_captions
+from siglip.data.source import Sample, digest, text_of, usable_captions
 from siglip.data.store import PARTS, ShardStore
 from siglip.data.tables import class_captions
 from siglip.errors import BrokenSample, DataError
@@ -75,7 +76,7 @@ class ShardSource:
         return Sample(
             name=name,
             image=parts.get("image"),
-            captions=usable_captions(name, self._captions(parts.get("txt", b""), facts, label)),
+            captions=usable_captions(name, self._captions(_text(parts.get("txt", b""), name), facts, label)),
             label=label,
             concept=concept if isinstance(concept, str) else None,
             facts=facts,
@@ -105,9 +106,9 @@ class ShardSource:
             self._indices[shard] = index
         return self._indices[shard]
 
-    def _captions(self, text: bytes, facts: dict[str, Any], label: int) -> list[Any]:
+    def _captions(self, text: str, facts: dict[str, Any], label: int) -> list[Any]:
         more = facts.get("captions")
-        captions = [text.decode("utf-8", "replace"), facts.get("caption"), *(more if isinstance(more, list) else [])]
+        captions = [text, facts.get("caption"), *(more if isinstance(more, list) else [])]
         if any(captions) or not 0 <= label < len(self.label_names):
             return captions
         return class_captions(self.label_names[label], self._templates)
@@ -116,6 +117,13 @@ class ShardSource:
 def stem(url: str) -> str:
     """Name of a shard without folders and suffixes: s3://bucket/train-000001.tar.gz -> train-000001."""
     return url.rpartition("/")[2].removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
+
+
+def _text(data: bytes, name: str) -> str:
+    try:
+        return text_of(data)
+    except ValueError as error:
+        raise BrokenSample(name, f"its .txt {error}") from error
 
 
 def _facts(text: bytes, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What every source of samples offers: index -> picture, captions, label. Tables and shards are where they lie."""
 
+import codecs
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,21 @@ class Subset:
     def fingerprint(self) -> str:
         """Differs with the whole and with the choice."""
         return digest([self._source.fingerprint(), self._indices.tobytes().hex()])
+
+
+def text_of(data: bytes) -> str:
+    """The text of a file: by its byte order mark, else UTF-8. Raises ValueError for what is neither; never guesses."""
+    marks = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"))
+    marks += ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+    encoding = next((name for mark, name in marks if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        wrong = f"byte 0x{data[error.start]:02x} at {error.start}" if error.start < len(data) else error.reason
+        raise ValueError(f"is not {encoding.removesuffix('-sig').upper()} text ({wrong}); save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError("holds zero bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
+    return text
 
 
 def usable_captions(name: str, captions: Sequence[Any]) -> tuple[str, ...]:

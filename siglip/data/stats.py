@@ -1,7 +1,6 @@
 """What is in a source: counts, sizes, caption lengths, duplicates, broken samples, and a sheet of pictures."""
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from siglip.data.pack import encoded
 from siglip.data.source import Source
 from siglip.data.workers import in_workers
 from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
-from siglip.processing import SiglipTokenizer, read_image
+from siglip.processing import SiglipTokenizer, image_format, read_image
 
 _CHUNK = 32
 _EXAMPLES = 5
@@ -154,13 +153,11 @@ class _Reader:
             picture = read_image(content)
         except UnreadableImage as error:
             return Failure(sample.name, error.reason)
-        with Image.open(io.BytesIO(content)) as header:
-            kind = str(header.format)
         return _Facts(
             name=sample.name,
             label=sample.label,
             concept=sample.concept,
-            format=kind,
+            format=image_format(content)[0],
             image_bytes=len(content),
             longer_side=max(picture.size),
             tokens=[self._tokenizer.count(caption) for caption in sample.captions],

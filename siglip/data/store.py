@@ -18,13 +18,20 @@ from typing import IO, Any, cast
 import numpy as np
 
 from siglip.data.source import digest
-from siglip.errors import DataError, DownloadError
+from siglip.errors import DataError, DownloadError, clip
 from siglip.files import cache_folder, replacing
 from siglip.pictures import IMAGE_SUFFIXES
 
 # what of a sample is read, and the suffixes it is told by
 PARTS = ("image", "txt", "json", "cls")
 _TRIES = 3
+# changes with what an index says, so that one kept by an older version is not used
+_INDEX = "2"
+# of HEIC the picture says itself what it needs to be read
+_IMAGES = IMAGE_SUFFIXES | {".heic", ".heif", ".hif"}
+
+# where a member begins in the plain tar, and its size
+Span = tuple[int, int]
 
 
 def is_remote(url: str) -> bool:
@@ -68,7 +75,7 @@ class ShardStore:
 
         Made once, about 40 microseconds a member; later mapped from the cache folder.
         """
-        path = self.folder / f"{_identity(url)}.npy"
+        path = self.folder / f"{_identity(url)}-{_INDEX}.npy"
         if not path.exists():
             rows = index_tar(self.local(url), url)
             with replacing(path) as temporary, temporary.open("wb") as file:
@@ -98,7 +105,7 @@ class ShardStore:
 
 def index_tar(path: Path, url: str) -> np.ndarray:
     """Where the samples of a plain tar lie; see ShardStore.index. Raises DataError naming `url` if it is damaged."""
-    members: dict[str, tuple[int, int]] = {}
+    members: dict[str, Span] = {}
     end = 0
     try:
         with tarfile.open(path, "r:") as tar:
@@ -112,21 +119,60 @@ def index_tar(path: Path, url: str) -> np.ndarray:
         raise DataError(f"{url} is no tar archive that can be read to its end ({error}); get a fresh copy") from error
     if path.stat().st_size < end + 512:
         raise DataError(f"{url} has no end mark after byte {end}; it was cut there, get a fresh copy")
-    return _rows(members)
+    return _rows(members, url)
 
 
-def _rows(members: Mapping[str, tuple[int, int]]) -> np.ndarray:
-    samples: dict[bytes, dict[str, tuple[int, int]]] = {}
+def _rows(members: Mapping[str, Span], url: str) -> np.ndarray:
+    groups: dict[str, dict[str, dict[str, Span]]] = {}
     for name, span in members.items():
         folder, _, file = name.removeprefix("./").rpartition("/")
-        key, _, suffixes = file.partition(".")
-        suffix = suffixes.rpartition(".")[2].lower()
-        if key:
-            parts = samples.setdefault(f"{folder}/{key}".lstrip("/").encode("utf-8", "surrogateescape"), {})
-            parts.setdefault("image" if f".{suffix}" in IMAGE_SUFFIXES else suffix, span)
-    width = max(map(len, samples), default=1)
-    rows = [(key, [parts.get(part, (-1, -1)) for part in PARTS]) for key, parts in samples.items()]
-    return np.array(rows, [("key", f"S{width}"), ("spans", "<i8", (len(PARTS), 2))])
+        stem, dot, suffix = file.rpartition(".") if "." in file else (file, "", "")
+        key = file.partition(".")[0]
+        if not key:
+            continue
+        place = f"{folder}/".lstrip("/")
+        parts = groups.setdefault(place + key, {}).setdefault(place + stem, {})
+        part = "image" if dot + suffix.lower() in _IMAGES else suffix.lower()
+        if part in parts and part in PARTS:
+            raise DataError(
+                f"{url} holds two members for the {'picture' if part == 'image' else part} of {clip(stem)}, the second "
+                f"is {clip(name)}; leave one, or give it a name with a second dot, such as {clip(stem)}.mask.png"
+            )
+        parts[part] = span
+    samples = {name: parts for key, stems in groups.items() for name, parts in _told_apart(key, stems, url).items()}
+    keys = [name.encode("utf-8", "surrogateescape") for name in samples]
+    width = max(map(len, keys), default=1)
+    spans = ([parts.get(part, (-1, -1)) for part in PARTS] for parts in samples.values())
+    return np.array(list(zip(keys, spans, strict=True)), [("key", f"S{width}"), ("spans", "<i8", (len(PARTS), 2))])
+
+
+def _told_apart(key: str, stems: Mapping[str, dict[str, Span]], url: str) -> dict[str, dict[str, Span]]:
+    """The samples among members that share their name up to the first dot, by the name of each up to its last dot.
+
+    One of them has the plain name, or a picture and what is said of it: that is the sample, and the others, such as a
+    mask or another wording, are passed over. Several have both: these are samples whose names have dots.
+    """
+    if len(stems) == 1:
+        return {key: next(iter(stems.values()))}
+    whole = [stem for stem, parts in stems.items() if "image" in parts and len(parts.keys() & set(PARTS)) > 1]
+    if len(whole) > 1 and key not in whole:
+        return dict(stems)
+    if whole == [key]:
+        return {key: stems[key]}
+    is_clear = not whole or (len(whole) == 1 and "image" not in stems.get(key, {}))
+    chosen: dict[str, Span] = {}
+    for part in PARTS:
+        having = [stem for stem, parts in stems.items() if part in parts]
+        best = [stem for stem in (*whole, key) if stem in having] or having
+        if not is_clear or (len(best) > 1 and best[0] not in (*whole, key)):
+            listed = ", ".join(f"{stem}.{suffix}" for stem, parts in stems.items() for suffix in parts)
+            raise DataError(
+                f"{url}: it cannot be told which picture and caption of {clip(key)} belong together, there are "
+                f"{clip(listed, 200)}; give each sample a name of its own without dots"
+            )
+        if best:
+            chosen[part] = stems[best[0]][part]
+    return {key: chosen}
 
 
 def _read(file: IO[bytes], start: int, size: int) -> bytes:

@@ -1,8 +1,7 @@
-"""Rows -> samples: CSV, TSV, JSONL, Parquet, Hugging Face `datasets`, and whatever else is a sequence of mappings."""
+"""Rows -> samples: tables, Hugging Face `datasets`, and whatever else is a sequence of mappings."""
 
-import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from siglip.data.order import Order, epoch_order
-from siglip.data.source import Sample, digest, usable_captions
-from siglip.download import download
-from siglip.errors import BrokenSample, DataError, DownloadError
-
-Row = Mapping[str, Any]
+from siglip.data.readers import CAPTION_NAMES, IMAGE_NAMES, LABEL_NAMES, ArrowRows, Row, column_of, read_table
+from siglip.data.source import Sample, digest, text_of, usable_captions
+from siglip.download import data_uri_bytes, download, is_data_uri
+from siglip.errors import BrokenSample, DataError, DownloadError, clip
 
 
 @runtime_checkable
@@ -24,12 +22,6 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Row: ...
-
-
-# column names in use, the likelier first
-_IMAGE_NAMES = ("image", "image_path", "filepath", "file_path", "file_name", "filename", "path", "file", "img")
-_CAPTION_NAMES = ("captions", "caption", "text", "title", "txt", "sentences")
-_LABEL_NAMES = ("label", "class", "labels", "fine_label")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +41,9 @@ class Columns:
         for given in (self.image, self.caption, self.label):
             if given is not None and given not in names:
                 raise DataError(f"{where} has no column {given!r}, only {', '.join(names)}")
-        image = self.image or _first(_IMAGE_NAMES, names)
-        caption = self.caption or _first(_CAPTION_NAMES, names)
-        label = self.label or _first(_LABEL_NAMES, names)
+        image = self.image or _first(IMAGE_NAMES, names)
+        caption = self.caption or _first(CAPTION_NAMES, names)
+        label = self.label or _first(LABEL_NAMES, names)
         if image is None or (caption is None and label is None):
             raise DataError(
                 f"{where} has the columns {', '.join(names)}; expected one with pictures (such as 'image') and one "
@@ -92,7 +84,9 @@ class TableSource:
         """The sample of row `index`. Raises BrokenSample if it has no picture or no caption."""
         row, columns = self._rows[index], self._columns
         picture = row.get(columns.image or "")
-        name = picture if isinstance(picture, str) and picture else f"row-{index:08d}"
+        name = f"row-{index:08d}"
+        if isinstance(picture, str) and picture and not is_data_uri(picture):
+            name = picture
         label, concept = self._label(row), row.get("concept")
         used = (columns.image, columns.caption, columns.label)
         return Sample(
@@ -116,7 +110,7 @@ class TableSource:
         if self._state is not None:
             return digest([self._state, str(len(self))])
         names = [str(self._rows[index].get(self._columns.image or "")) for index in range(len(self))]
-        return digest([f"{_size(self._folder / name)} {name}" for name in names])
+        return digest([f"{-1 if is_data_uri(name) else _size(self._folder / name)} {name}" for name in names])
 
     def _label(self, row: Row) -> int:
         value = row.get(self._columns.label or "")
@@ -133,7 +127,7 @@ class TableSource:
             return class_captions(self.label_names[label], self._templates)
         captions = row.get(self._columns.caption)
         if isinstance(captions, Path):
-            captions = _content(captions, name, f"its caption {captions.name}").decode("utf-8-sig", "replace")
+            captions = _file_captions(captions, name)
         return captions if isinstance(captions, list | tuple) else [captions]
 
     def _fetched(self, address: str) -> bytes:
@@ -150,11 +144,16 @@ class TableSource:
     def _image(self, picture: Any, name: str) -> bytes | Image.Image:
         if isinstance(picture, Mapping):
             picture = picture.get("bytes") or picture.get("path")
+        if isinstance(picture, str) and is_data_uri(picture):
+            try:
+                return data_uri_bytes(picture)
+            except ValueError as error:
+                raise BrokenSample(name, f"its picture {error}") from error
         if isinstance(picture, str) and picture:
             return self._fetched(picture) if "://" in picture else _content(self._folder / picture, name, "it")
         if isinstance(picture, bytes | Image.Image):
             return picture
-        raise BrokenSample(name, f"its picture is {picture!r:.40}, expected a path, bytes or an image")
+        raise BrokenSample(name, f"its picture is {clip(repr(picture))}, expected a path, bytes or an image")
 
 
 def class_captions(label_name: str, templates: Sequence[str]) -> list[str]:
@@ -162,18 +161,26 @@ def class_captions(label_name: str, templates: Sequence[str]) -> list[str]:
     return [template.replace("{}", label_name.replace("_", " ")) for template in templates]
 
 
-def open_table(path: Path, columns: Columns, templates: Sequence[str], label_names: Sequence[str] = ()) -> TableSource:
-    """A .csv or .tsv with a header, .jsonl, or .parquet file. Rows with the same picture path become one sample.
+def open_table(
+    path: Path,
+    columns: Columns,
+    templates: Sequence[str],
+    label_names: Sequence[str] = (),
+    part: str | None = None,
+) -> TableSource:
+    """A .csv or .tsv with a header, .jsonl, .json, or .parquet file, or the `part` of it that its column "split" names.
+
+    Rows with the same picture path become one sample.
 
     A Parquet file that holds the pictures themselves is kept in memory, encoded; larger ones are for `datasets`.
     """
-    rows = TABLE_READERS[path.suffix.lower()](path)
+    rows = read_table(path, part)
     if not len(rows):
         raise DataError(f"{path} holds no rows; expected one for each picture")
     columns = columns.found_in(_names(rows), str(path))
-    labels = sorted({label for label in _values(rows, columns.label) if isinstance(label, str)})
+    labels = sorted({label for label in column_of(rows, columns.label) if isinstance(label, str)})
     state = None
-    if isinstance(rows, _ArrowRows):
+    if isinstance(rows, ArrowRows):
         state = f"{path.name} {path.stat().st_size}"
     elif columns.caption is not None:
         rows = _joined_by_picture(rows, str(columns.image), columns.caption)
@@ -207,70 +214,8 @@ def load_dataset_folder(folder: Path) -> Any:
     return datasets.load_from_disk(str(folder))
 
 
-class _ArrowRows:
-    """Rows of an Arrow table, made when they are asked for."""
-
-    def __init__(self, table: Any) -> None:
-        self.table = table
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def __getitem__(self, index: int, /) -> Row:
-        return {name: self.table[name][index].as_py() for name in self.table.column_names}
-
-
-def _names(rows: "list[Row] | _ArrowRows") -> list[str]:
-    return rows.table.column_names if isinstance(rows, _ArrowRows) else list(dict.fromkeys(chain.from_iterable(rows)))
-
-
-def _values(rows: "list[Row] | _ArrowRows", column: str | None) -> list[Any]:
-    if column is None:
-        return []
-    return rows.table[column].to_pylist() if isinstance(rows, _ArrowRows) else [row.get(column) for row in rows]
-
-
-def _read_csv(path: Path) -> list[Row]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file, delimiter=delimiter, restkey="", strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no UTF-8 table with {delimiter!r} between cells: {error}") from error
-
-
-def _read_jsonl(path: Path) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except ValueError as error:
-            raise DataError(f"{path} line {number} is no JSON: {error}; expected one object a line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path} line {number} is {line[:40]!r}; expected an object with columns as keys")
-        rows += [row] if row else []
-    return rows
-
-
-def _read_parquet(path: Path) -> list[Row] | _ArrowRows:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise DataError(f"{path} needs pyarrow to be read; pip install 'siglip[parquet]'") from error
-    try:
-        table = parquet.read_table(path)
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is no Parquet file that can be read: {error}") from error
-    holds_pictures = any("binary" in str(kind) for kind in table.schema.types)
-    return _ArrowRows(table) if holds_pictures else table.to_pylist()
-
-
-TABLE_READERS: Mapping[str, Callable[[Path], list[Row] | _ArrowRows]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
+def _names(rows: list[Row] | ArrowRows) -> list[str]:
+    return rows.table.column_names if isinstance(rows, ArrowRows) else list(dict.fromkeys(chain.from_iterable(rows)))
 
 
 def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
@@ -285,6 +230,27 @@ def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
     return list(joined.values())
 
 
+def _file_captions(path: Path, name: str) -> Any:
+    """The text of a file, or the captions that a .json file holds."""
+    data = _content(path, name, f"its caption {path.name}")
+    try:
+        if path.suffix.lower() != ".json":
+            return text_of(data)
+        facts = json.loads(text_of(data))
+    except ValueError as error:
+        reason = str(error) if str(error).startswith("is ") else f"is no JSON: {error}"
+        raise BrokenSample(name, f"its caption {path.name} {reason}") from error
+    return json_captions(facts)
+
+
+def json_captions(facts: Any) -> Any:
+    """The caption or captions in what a .json file beside a picture holds; None if there are none."""
+    if isinstance(facts, dict):
+        found = (facts[key] for key in ("captions", "caption", "text") if facts.get(key))
+        return next(found, None)
+    return facts if isinstance(facts, str | list) else None
+
+
 def _content(path: Path, name: str, what: str) -> bytes:
     try:
         with path.open("rb", buffering=0) as file:
@@ -294,8 +260,12 @@ def _content(path: Path, name: str, what: str) -> bytes:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):  # no file, or no name of one
+        return -1
 
 
 def _first(wanted: Sequence[str], names: Sequence[str]) -> str | None:
-    return next((name for name in wanted if name in names), None)
+    by_lower = {name.lower(): name for name in reversed(names)}
+    return next((by_lower[name] for name in wanted if name in by_lower), None)

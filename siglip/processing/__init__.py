@@ -1,6 +1,13 @@
 """Bytes and text in, tensors out; each checkpoint brings its own settings. No weights here."""
 
-from siglip.processing.decode import DecodedPicture, ImageInput, decode_picture, image_name, read_image
+from siglip.processing.decode import (
+    DecodedPicture,
+    ImageInput,
+    decode_picture,
+    image_format,
+    image_name,
+    read_image,
+)
 from siglip.processing.image import SiglipImageProcessor
 from siglip.processing.processor import SiglipProcessor
 from siglip.processing.tokenizer import SiglipTokenizer
@@ -12,6 +19,7 @@ __all__ = [
     "SiglipProcessor",
     "SiglipTokenizer",
     "decode_picture",
+    "image_format",
     "image_name",
     "read_image",
 ]

@@ -4,7 +4,6 @@ Decoding is PIL's; this file decides what a picture means where PIL and the peer
 hostile files from doing more harm than one UnreadableImage, and may run in many threads at once.
 """
 
-import base64
 import io
 import logging
 import re
@@ -17,14 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from siglip.download import is_data_uri, is_url
+from siglip.download import data_uri_bytes, is_data_uri, is_url
 from siglip.errors import UnreadableImage, clip
 from siglip.pictures import READ_KINDS, kind_of
 from siglip.processing import png
@@ -102,6 +100,26 @@ def decode_picture(image: ImageInput, *, at_least_px: int | None = None) -> Deco
         raise UnreadableImage(image_name(image), _reason(error)) from error
 
 
+def image_format(data: bytes) -> tuple[str, tuple[int, int]]:
+    """PIL's name for the format of a file, and its width and height as stored; no pixel is decoded.
+
+    Raises UnreadableImage.
+    """
+    stream = io.BytesIO(data)
+    try:
+        with _silence():
+            try:
+                picture = open_header(stream, data[:32])
+            except ValueError:
+                if not _is_png(stream):
+                    raise
+                picture = png.open_without_notes(stream)
+            with picture:
+                return str(picture.format), picture.size
+    except Exception as error:
+        raise UnreadableImage("image", _reason(error)) from error
+
+
 def image_name(image: ImageInput, index: int | None = None) -> str:
     """What to call this picture in a message: its path or URL, else "image 3" for position `index`."""
     if isinstance(image, str) and is_data_uri(image):
@@ -139,15 +157,19 @@ def _opened(
         yield picture, picture.size, 1
     else:
         with _stream(image) as stream:
-            head = stream.read(32)
             try:
-                loaded = _loaded(open_header(stream, head), stream, at_least_px)
+                loaded = _loaded(open_header(stream, stream.read(32)), stream, at_least_px)
             except ValueError:
-                if not head.startswith(png.SIGNATURE):
+                if not _is_png(stream):
                     raise
                 loaded = _loaded(png.open_without_notes(stream), stream, at_least_px)
             with loaded[0]:
                 yield loaded
+
+
+def _is_png(stream: io.BufferedIOBase) -> bool:
+    stream.seek(0)
+    return stream.read(len(png.SIGNATURE)) == png.SIGNATURE
 
 
 def open_header(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
@@ -186,6 +208,7 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
         _check_bytes(len(image))
         yield io.BytesIO(image)
     elif isinstance(image, str) and is_data_uri(image):
+        _check_bytes(len(image) * 3 // 4)
         yield io.BytesIO(_embedded(image))
     elif isinstance(image, str) and is_url(image):
         raise Refused("is a web address, and preparing pictures reaches no network; hand over its bytes")
@@ -211,19 +234,10 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
 
 
 def _embedded(uri: str) -> bytes:
-    """The bytes of a data URI: base64 if its head says so, else percent-encoded."""
-    head, comma, body = uri.partition(",")
-    _check_bytes(len(body) * 3 // 4)
-    if not comma:
-        raise Refused("has no comma between head and content; write data:image/png;base64,...")
-    if not head.lower().endswith(";base64"):
-        return unquote_to_bytes(body)
     try:
-        # blanks and line ends may stand anywhere, padding may be missing, - and _ may stand for + and /
-        plain_body = "".join(unquote(body).split()).rstrip("=").translate(str.maketrans("-_", "+/"))
-        return base64.b64decode(plain_body + "=" * (-len(plain_body) % 4), validate=True)
+        return data_uri_bytes(uri)
     except ValueError as error:
-        raise Refused(f"is no base64 that can be read ({error}); encode the file again") from error
+        raise Refused(str(error)) from error
 
 
 def _num_frames(picture: Image.Image, stream: io.BufferedIOBase) -> int | None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from siglip.data import Augment, Batch, Loader, LoaderSettings, Source, Subset, one_pass, open_source
 from siglip.data.batch import BatchMaker
 from siglip.data.order import Visit
-from siglip.errors import ConfigError, DataError, DownloadError
+from siglip.errors import ConfigError, DataError, DownloadError, SiglipWarning
 from siglip.processing import SiglipProcessor
 from tests.data.conftest import MakeShards, MakeTar, png
 
@@ -200,7 +200,7 @@ def test_nothing_but_broken_samples_stops_the_run_also_from_a_worker(
     source = open_source(make_tar("bad.tar", {f"{number}.png": b"x" for number in range(3)}))
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"^20 samples in a row are broken, the last is bad/") as caught:
-            taken(Loader(source, processor, LoaderSettings(workers=workers, max_broken=1.0)), 1)
+            taken(Loader(source, processor, LoaderSettings(batch_size=3, workers=workers, max_broken=1.0)), 1)
         assert "\n" not in str(caught.value)
 
 
@@ -280,3 +280,14 @@ def test_wrong_settings_are_errors(source: Source, processor: SiglipProcessor) -
         Loader(source, processor, SETTINGS, rank=0, world_size=7)
     with pytest.raises(DataError, match="the source has no samples"):
         Loader(Subset(source, []), processor, SETTINGS)
+
+
+def test_a_batch_larger_than_the_set_is_said_once_by_the_first_process(
+    make_shards: MakeShards, processor: SiglipProcessor
+) -> None:
+    source = open_source(make_shards([5]))
+    with pytest.warns(SiglipWarning, match="a batch of 6 holds more samples than the 5 there are") as caught:
+        for rank in range(2):
+            Loader(source, processor, replace(SETTINGS, batch_size=6), rank=rank, world_size=2)
+    assert len(caught) == 1
+    Loader(source, processor, replace(SETTINGS, batch_size=5))

@@ -195,7 +195,7 @@ def test_numbered_classes_get_the_names_beside_the_shards(tmp_path: Path, make_t
     [
         ("rows.csv", "", "holds no rows"),
         ("rows.csv", "image,caption\n", "holds no rows"),
-        ("rows.csv", 'image,caption\n"a.png,x\n', "is no UTF-8 table"),
+        ("rows.csv", 'image,caption\n"a.png,x\n', "is no table that can be read"),
         ("rows.jsonl", '{"image": 1}\nnot json\n', "line 2 is no JSON"),
         ("rows.jsonl", "[1, 2]\n", "line 1 is .*; expected an object"),
         ("rows.parquet", "PAR", "is no Parquet file"),

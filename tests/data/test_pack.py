@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 from PIL import Image
 
 from siglip.data import Source, open_source
 from siglip.data.pack import pack, shrunk
 from siglip.errors import DataError, UnreadableImage
+from siglip.processing import read_image
 from tests.data.conftest import MakeShards, MakeTar, picture, png
 
 
@@ -23,9 +26,9 @@ def facts_of(source: Source) -> list[tuple[object, ...]]:
     return [(sample.image, sample.captions, sample.label, sample.concept) for sample in samples]
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, kind)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -44,7 +47,7 @@ def test_what_is_packed_is_what_was_there(tmp_path: Path, make_tar: MakeTar) -> 
     assert facts_of(again) == facts_of(source)
     assert again.sample(0).facts == {"name": "s/a", **facts}
     with tarfile.open(tmp_path / "out" / "shard-000001.tar") as tar:
-        assert tar.getnames() == ["00000001.webp", "00000001.txt", "00000001.json", "00000001.cls"]
+        assert tar.getnames() == ["00000001.jpg", "00000001.txt", "00000001.json", "00000001.cls"]
     pack(again, tmp_path / "twice", workers=0)
     assert facts_of(open_source(tmp_path / "twice")) == facts_of(source)
     assert open_source(tmp_path / "twice").sample(0).facts["name"] == "s/a", "its first name"
@@ -129,3 +132,47 @@ pack(open_source({str(source)!r}), {str(tmp_path / "out")!r}, shard_size=20, wor
     assert 1 <= len(shards) < 15, "killed on the way"
     assert not (tmp_path / "out" / "shards.json").exists()
     assert len(open_source(tmp_path / "out")) == 20 * len(shards)
+
+
+def test_what_is_packed_from_any_format_is_read_again_and_by_the_datasets_library(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    smooth = Image.linear_gradient("L").convert("RGB").resize((32, 24))
+    for kind in ("MPO", "JPEG2000", "PNG", "WEBP", "AVIF", "TIFF"):
+        options: dict[str, Any] = {"save_all": True, "append_images": [smooth]} if kind == "MPO" else {}
+        # the two-picture JPEGs of cameras are named like any other
+        suffix = {"MPO": "jpg", "JPEG2000": "jp2"}.get(kind, kind.lower())
+        (folder / f"{kind}.{suffix}").write_bytes(encoded(smooth, kind, **options))
+        (folder / f"{kind}.TXT").write_text(f"a ramp in {kind}")
+    source = open_source(folder)
+    packed = pack(source, tmp_path / "out", workers=0)
+    assert (packed.samples, packed.broken) == (6, ())
+    again = open_source(tmp_path / "out")
+    for index in range(6):
+        assert again.sample(index).image == source.sample(index).image
+        assert again.sample(index).captions == source.sample(index).captions
+    shards = {"train": str(tmp_path / "out" / "shard-000000.tar")}
+    rows = datasets.load_dataset("webdataset", data_files=shards, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["txt"] for row in rows] == [again.sample(index).captions[0] for index in range(6)]
+    assert {row["jpg"].size for row in rows} == {(32, 24)}
+
+
+def test_pictures_without_a_class_do_not_change_the_members_of_a_set_that_has_classes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(1).save(tmp_path / f"{name}.png")
+    rows = "image,label,text\na.png,ant,one\nb.png,,two\n"
+    (tmp_path / "rows.csv").write_text(rows)
+    source = open_source(tmp_path / "rows.csv")
+    pack(source, tmp_path / "out", workers=0)
+    with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
+        assert sorted(name.rpartition(".")[2] for name in tar.getnames()) == sorted(2 * ["png", "txt", "json", "cls"])
+    assert [open_source(tmp_path / "out").sample(index).label for index in (0, 1)] == [
+        source.sample(index).label for index in (0, 1)
+    ]
+
+
+def test_a_picture_of_two_is_resized_to_a_jpeg(tmp_path: Path) -> None:
+    two = encoded(picture(7, (64, 48)), "MPO", save_all=True, append_images=[picture(8, (64, 48))])
+    suffix, content = shrunk(two, 32)
+    assert (suffix, read_image(content).size) == ("jpg", (32, 24))
+    assert shrunk(two, None) == ("jpg", two)

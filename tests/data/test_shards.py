@@ -199,16 +199,20 @@ def test_the_shard_unused_for_longest_makes_room(tmp_path: Path, make_shards: Ma
     def kept() -> set[Path]:
         return set((tmp_path / "small/fetched").glob("*.tar"))
 
-    def fetched_by(index: int) -> tuple[set[Path], set[Path]]:
-        # times of files may be coarse: whatever is here was used long before
+    def long_before() -> None:
+        # times of files may be coarse: whatever is here was used long before what comes next
         for age, path in enumerate(sorted(kept(), key=lambda path: path.stat().st_mtime_ns, reverse=True)):
             os.utime(path, (1000 - age, 1000 - age))
+
+    def fetched_by(index: int) -> tuple[set[Path], set[Path]]:
+        long_before()
         before = kept()
         source.sample(index)
         return kept() - before, before - kept()
 
     (first,), _ = fetched_by(0)
     (second,), _ = fetched_by(2)
+    long_before()
     source.sample(1)  # of the first shard, which is now the one used last
     (third,), gone = fetched_by(4)
     assert gone == {second}
@@ -232,3 +236,74 @@ def test_remote_trouble_is_one_error(make_shards: MakeShards, server: str, monke
     (folder / "shards.json").write_text("[]")
     with pytest.raises(DataError, match=r"shards\.json is no list of shards"):
         open_source(f"{server}/shards")
+
+
+# ---- which members belong together
+
+ONE, TWO, MASK = png(1), png(2), png(9)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        # names that differ only behind their first dot
+        (
+            {"a.b.png": ONE, "a.b.txt": "one", "a.c.png": TWO, "a.c.txt": "two"},
+            {"a.b": (ONE, "one"), "a.c": (TWO, "two")},
+        ),
+        (
+            {"v1.0.png": ONE, "v1.1.png": TWO, "v1.0.json": '{"caption": "one"}', "v1.1.json": '{"caption": "two"}'},
+            {"v1.0": (ONE, "one"), "v1.1": (TWO, "two")},
+        ),
+        # what stands beside a sample does not take its place, in whatever order
+        ({"k.mask.png": MASK, "k.png": ONE, "k.txt": "one"}, {"k": (ONE, "one")}),
+        ({"k.alt.txt": "other", "k.seg.png": MASK, "k.txt": "one", "k.png": ONE}, {"k": (ONE, "one")}),
+        ({"k.png": ONE, "k.alt.txt": "other", "k.txt": "one"}, {"k": (ONE, "one")}),
+        ({"k.depth.png": MASK, "k.seg.png": MASK, "k.png": ONE, "k.txt": "one"}, {"k": (ONE, "one")}),
+        # one picture and one text are a sample, whatever their second names
+        ({"k.1024.png": ONE, "k.txt": "one"}, {"k": (ONE, "one")}),
+        ({"k.en.txt": "one", "k.PNG": ONE}, {"k": (ONE, "one")}),
+        (
+            {"d.e/k.png": ONE, "d.e/k.txt": "one", "d.f/k.png": TWO, "d.f/k.txt": "two"},
+            {"d.e/k": (ONE, "one"), "d.f/k": (TWO, "two")},
+        ),
+    ],
+)
+def test_members_are_joined_to_samples_as_they_are_meant(
+    make_tar: MakeTar, members: dict[str, str | bytes], expected: dict[str, tuple[bytes, str]]
+) -> None:
+    source = open_source(make_tar("s.tar", members))
+    samples = [source.sample(index) for index in range(len(source))]
+    assert {item.name.removeprefix("s/"): (item.image, item.captions[0]) for item in samples} == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.png": ONE, "a.txt": "1", "a.2.png": TWO, "a.2.txt": "2"}, r"of a belong together.*a\.2\.image, a\.2\.txt"),
+        ({"a.l.png": ONE, "a.r.png": TWO, "a.txt": "both"}, "of a belong together.*a.l.image"),
+        ({"a.png": ONE, "a.en.txt": "one", "a.de.txt": "eins"}, "of a belong together.*a.de.txt"),
+        ({"a.png": ONE, "a.x.png": MASK, "a.x.txt": "mask"}, "of a belong together"),
+        ({"a.jpg": ONE, "a.png": MASK, "a.txt": "one"}, "two members for the picture of a, the second is a.png"),
+        ({"a.png": ONE, "a.txt": "one", "a.TXT": "two"}, "two members for the txt of a, the second is a.TXT"),
+    ],
+)
+def test_members_that_cannot_be_told_apart_are_named(
+    make_tar: MakeTar, members: dict[str, str | bytes], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        open_source(make_tar("s.tar", members))
+
+
+def test_captions_in_other_encodings_are_read_by_their_mark_or_counted_never_guessed(make_tar: MakeTar) -> None:
+    members: dict[str, str | bytes] = {}
+    text = "caf\u00e9"
+    encodings = ("utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252", "utf-16-le")
+    for number, encoding in enumerate(encodings):
+        members |= {f"{number}.png": ONE, f"{number}.txt": text.encode(encoding)}
+    source = open_source(make_tar("s.tar", members))
+    assert [source.sample(index).captions for index in range(4)] == 4 * [(text,)]
+    with pytest.raises(BrokenSample, match=r"s/4: its \.txt is not UTF-8 text \(byte 0xe9 at 3\); save it as UTF-8"):
+        source.sample(4)
+    with pytest.raises(BrokenSample, match=r"s/5: its \.txt is not UTF-8 text|holds zero bytes"):
+        source.sample(5)

@@ -107,7 +107,7 @@ def image_format(data: bytes) -> tuple[str, tuple[int, int]]:
     """
     stream = io.BytesIO(data)
     try:
-        with _silence():
+        with silence():
             try:
                 picture = open_header(stream, data[:32])
             except ValueError:

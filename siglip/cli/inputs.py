@@ -82,13 +82,14 @@ def add_column_argument(parser: argparse.ArgumentParser) -> None:
         metavar="PART=NAME",
         help="the column of a table that holds the image, caption or label, such as image=URL; may be given again",
     )
+    parser.add_argument("--fetch", action="store_true", help="download pictures that a table names by web addresses")
 
 
 def columns(arguments: argparse.Namespace) -> "Columns":
-    """What `--column` names."""
+    """What `--column` names, and whether `--fetch` is given."""
     from siglip.data import Columns
 
-    return Columns(**dict(arguments.column))
+    return Columns(**dict(arguments.column), fetch=arguments.fetch)
 
 
 def positive(word: str) -> int:

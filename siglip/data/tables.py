@@ -134,7 +134,8 @@ class TableSource:
         if not self._columns.fetch:
             raise BrokenSample(
                 address,
-                "its picture is a web address, which is not fetched unasked; download it, or Columns(fetch=True)",
+                "its picture is a web address, which is not fetched unasked; --fetch, --set data.columns.fetch=true or "
+                "Columns(fetch=True) allow it",
             )
         try:
             return download(address)

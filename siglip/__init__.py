@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from siglip.captioner import Captioner
     from siglip.checkpoints import AutoModel, AutoProcessor
     from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
     from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         SiglipVisionModel,
     )
     from siglip.pipelines import pipeline
-    from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+    from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
     from siglip.search import Hit, Library
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AutoModel": "siglip.checkpoints",
     "AutoProcessor": "siglip.checkpoints",
+    "Captioner": "siglip.captioner",
     "Embedder": "siglip.embedder",
     "Embeddings": "siglip.embeddings",
     "Failure": "siglip.errors",
@@ -38,6 +40,7 @@ _HOME = {
     "Library": "siglip.search",
     "PaliGemmaConfig": "siglip.config_paligemma",
     "PaliGemmaForConditionalGeneration": "siglip.model",
+    "PaliGemmaProcessor": "siglip.processing",
     "SiglipConfig": "siglip.config",
     "SiglipForImageClassification": "siglip.model",
     "SiglipImageProcessor": "siglip.processing",
@@ -55,6 +58,7 @@ _HOME = {
 __all__ = [
     "AutoModel",
     "AutoProcessor",
+    "Captioner",
     "Embedder",
     "Embeddings",
     "Failure",
@@ -64,6 +68,7 @@ __all__ = [
     "Library",
     "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration",
+    "PaliGemmaProcessor",
     "SiglipConfig",
     "SiglipForImageClassification",
     "SiglipImageProcessor",

@@ -1,6 +1,6 @@
-"""Pictures and words in, plain Python out: three tasks under the names people know.
+"""Pictures and words in, plain Python out: six tasks under the names people know.
 
-`pipeline(task, model)` gives one of the three callables below. One picture gives one result, a list of pictures a
+`pipeline(task, model)` gives one of the callables below. One picture gives one result, a list of pictures a
 list, and a generator a generator, which reads at most two batches ahead and so works on input that never ends.
 A picture that cannot be read raises UnreadableImage; in a stream it becomes a Failure in its place instead, since
 an error would end the stream and lose the good pictures behind it.
@@ -10,19 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
 
-from siglip.embedder import Embedder, Result, is_one_picture
+from siglip.captioner import Captioner, GenerateOptions, Scores, Text
+from siglip.embedder import Embedder, is_one_picture
 from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
-from siglip.model import SiglipModel
+from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import ImageInput
 
 Pictures = ImageInput | Iterable[ImageInput]
-Outcome = TypeVar("Outcome")
 
 
 class Score(TypedDict):
@@ -60,7 +60,7 @@ class ZeroShotImageClassification:
             found = [Score(score=score, label=label) for score, label in zip(scores, labels, strict=True)]
             return sorted(found, key=lambda entry: -entry["score"])
 
-        return _each(self.embedder, image, ranked)
+        return _each(image, self.embedder.stream_images, lambda result: ranked(result[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class ImageFeatureExtraction:
 
     def __call__(self, images: Pictures) -> Any:
         """Embed each picture. Raises UnreadableImage for a picture that cannot be read."""
-        return _each(self.embedder, images, lambda vector: vector.tolist())
+        return _each(images, self.embedder.stream_images, lambda result: result[1].tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,102 @@ class ImageTextSimilarity:
         """
         text_vectors = self.embedder.embed_labels(texts, "{}")
         return _each(
-            self.embedder, images, lambda vector: self.embedder.probabilities(vector[None], text_vectors)[0].tolist()
+            images,
+            self.embedder.stream_images,
+            lambda result: self.embedder.probabilities(result[1][None], text_vectors)[0].tolist(),
         )
+
+
+class GeneratedText(TypedDict):
+    """A text that a model wrote."""
+
+    generated_text: str
+
+
+class Answer(TypedDict):
+    """An answer and its probability: of the whole text, or among the candidates if these were given."""
+
+    answer: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageToText:
+    """Pictures -> for each a list with its caption."""
+
+    captioner: Captioner
+
+    def __call__(self, images: Pictures, *, prompt: str = "caption en", **options: Unpack[GenerateOptions]) -> Any:
+        """Write a text for each picture. Raises UnreadableImage for a picture that cannot be read."""
+
+        def finish(result: Text) -> list[GeneratedText]:
+            return [GeneratedText(generated_text=result.text)]
+
+        return _each(images, lambda items: self.captioner.write(items, prompt, **options), finish)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTextToText:
+    """Pictures and a prompt -> for each picture a list with the prompt and what the model wrote."""
+
+    captioner: Captioner
+
+    def __call__(self, images: Pictures, text: str, **options: Unpack[GenerateOptions]) -> Any:
+        """Go on from `text`, taken as it is, for each picture. Raises UnreadableImage, InputError for no text."""
+
+        def finish(result: Text) -> list[dict[str, str]]:
+            return [{"input_text": text, "generated_text": result.text}]
+
+        return _each(images, lambda items: self.captioner.write(items, text, **options), finish)
+
+
+@dataclass(frozen=True, slots=True)
+class VisualQuestionAnswering:
+    """Pictures and a question -> for each picture a list of Answer, best first."""
+
+    captioner: Captioner
+
+    def __call__(
+        self,
+        image: Pictures,
+        question: str,
+        *,
+        candidate_answers: Sequence[str] | None = None,
+        top_k: int = 5,
+        **options: Unpack[GenerateOptions],
+    ) -> Any:
+        """Answer freely, or choose among `candidate_answers`, of which the best `top_k` are given.
+
+        Raises InputError for an empty question or no candidates, UnreadableImage for a picture that cannot be read.
+        """
+        if not question.strip():
+            raise InputError("the question is empty; ask something, such as 'what is on the table?'")
+        prompt = f"answer en {question}"
+        if candidate_answers is None:
+
+            def written(result: Text) -> list[Answer]:
+                return [Answer(answer=result.text, score=result.probability)]
+
+            return _each(image, lambda items: self.captioner.write(items, prompt, **options), written)
+        answers = list(candidate_answers)
+
+        def chosen(result: Scores) -> list[Answer]:
+            chances: list[float] = torch.from_numpy(result.log_probabilities).softmax(dim=0).tolist()
+            found = [Answer(answer=text, score=chance) for text, chance in zip(answers, chances, strict=True)]
+            return sorted(found, key=lambda entry: -entry["score"])[:top_k]
+
+        return _each(image, lambda items: self.captioner.score(items, prompt, answers), chosen)
 
 
 _TASKS = {
     "zero-shot-image-classification": ZeroShotImageClassification,
     "image-feature-extraction": ImageFeatureExtraction,
     "image-text-similarity": ImageTextSimilarity,
+}
+_WRITING_TASKS = {
+    "image-to-text": ImageToText,
+    "image-text-to-text": ImageTextToText,
+    "visual-question-answering": VisualQuestionAnswering,
 }
 
 
@@ -118,62 +206,82 @@ def pipeline(
 def pipeline(
     task: Literal["image-text-similarity"], model: StrPath | Embedder, **options: Unpack[PipelineOptions]
 ) -> ImageTextSimilarity: ...
+@overload
+def pipeline(
+    task: Literal["image-to-text"], model: StrPath | Captioner, **options: Unpack[PipelineOptions]
+) -> ImageToText: ...
+@overload
+def pipeline(
+    task: Literal["image-text-to-text"], model: StrPath | Captioner, **options: Unpack[PipelineOptions]
+) -> ImageTextToText: ...
+@overload
+def pipeline(
+    task: Literal["visual-question-answering"], model: StrPath | Captioner, **options: Unpack[PipelineOptions]
+) -> VisualQuestionAnswering: ...
 def pipeline(
     task: str,
-    model: StrPath | Embedder,
+    model: StrPath | Embedder | Captioner,
     *,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | str | None = None,
     batch_size: int | None = None,
     **hub: Unpack[HubOptions],
-) -> ZeroShotImageClassification | ImageFeatureExtraction | ImageTextSimilarity:
-    """The callable for "zero-shot-image-classification", "image-feature-extraction" or "image-text-similarity".
+) -> Any:
+    """The callable for a task: one of the six classes above.
 
-    `model` is "nano", a local folder, a hub name "owner/name", or an Embedder holding a model and a processor of your
-    own. `device`, `dtype` and `batch_size` are those of Embedder; -1 is the CPU too. Raises InputError for another
-    task, or for options beside an Embedder, which has its own; else as Embedder.from_pretrained.
+    "zero-shot-image-classification", "image-feature-extraction" and "image-text-similarity" compare; "image-to-text",
+    "image-text-to-text" and "visual-question-answering" write, and want a PaliGemma. `model` is "nano" (it compares), a
+    local folder, a hub name "owner/name", or an Embedder or Captioner holding a model and a processor of your own.
+    `device`, `dtype` and `batch_size` are those of these two; -1 is the CPU too. Raises InputError for another task,
+    or for options beside an Embedder or Captioner, which has its own; else as their `from_pretrained`.
     """
-    if task not in _TASKS:
-        nearest = did_you_mean(task, _TASKS)
+    tasks = {**_TASKS, **_WRITING_TASKS}
+    if task not in tasks:
+        nearest = did_you_mean(task, tasks)
         hint = f"did you mean {nearest!r}? " if nearest else ""
-        raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(_TASKS)}")
-    return _TASKS[task](_embedder(model, {"device": device, "dtype": dtype, "batch_size": batch_size, **hub}))
+        raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(tasks)}")
+    given: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, **hub}
+    made: Any = tasks[task]
+    return made(_prepared(model, given, Embedder if task in _TASKS else Captioner))
 
 
-def _embedder(model: StrPath | Embedder, options: dict[str, Any]) -> Embedder:
+def _prepared(model: Any, options: dict[str, Any], kind: type[Embedder] | type[Captioner]) -> Embedder | Captioner:
     given = {name: value for name, value in options.items() if value is not None}
-    if isinstance(model, Embedder):
+    name = kind.__name__
+    if isinstance(model, kind):
         if given:
-            raise InputError(f"this Embedder has its own {', '.join(given)}; set them there: Embedder(..., device=...)")
+            raise InputError(f"this {name} has its own {', '.join(given)}; set them there: {name}(..., device=...)")
         return model
-    if isinstance(model, SiglipModel):
-        raise InputError("a bare SiglipModel cannot prepare its input; pass Embedder(model, processor) instead")
+    if isinstance(model, SiglipModel | PaliGemmaForConditionalGeneration):
+        raise InputError(
+            f"a bare {type(model).__name__} cannot prepare its input; pass {name}(model, processor) instead"
+        )
+    if isinstance(model, Embedder | Captioner):
+        raise InputError(f"this task needs a {name}, got the {type(model).__name__} of another kind of model")
     if given.get("device") == -1:
         given["device"] = "cpu"
-    return Embedder.from_pretrained(model, **given)
+    return kind.from_pretrained(model, **given)
 
 
-def _each(embedder: Embedder, images: Any, finish: Callable[[np.ndarray], Outcome]) -> Any:
-    """Embed and `finish` one picture, all of a list, or those of an iterator as they come."""
+def _each(images: Any, open_stream: Callable[[Any], Generator[Any, None, None]], finish: Callable[[Any], Any]) -> Any:
+    """Work on and `finish` one picture, all of a list, or those of an iterator as they come."""
     single = is_one_picture(images)
-    stream = embedder.stream_images([images] if single else images)
+    stream = open_stream([images] if single else images)
     if isinstance(images, Iterator) and not single:
         return _streamed(stream, finish)
-    outcomes: list[Outcome] = []
+    outcomes: list[Any] = []
     with closing(stream):
         for result in stream:
             if isinstance(result, Failure):
                 raise UnreadableImage(result.name, result.reason)
-            outcomes.append(finish(result[1]))
+            outcomes.append(finish(result))
     return outcomes[0] if single else outcomes
 
 
-def _streamed(
-    stream: Generator[Result, None, None], finish: Callable[[np.ndarray], Outcome]
-) -> Generator[Outcome | Failure, None, None]:
+def _streamed(stream: Generator[Any, None, None], finish: Callable[[Any], Any]) -> Generator[Any, None, None]:
     with closing(stream):
         for result in stream:
-            yield result if isinstance(result, Failure) else finish(result[1])
+            yield result if isinstance(result, Failure) else finish(result)
 
 
 def _checked_labels(candidate_labels: str | Iterable[str]) -> list[str]:

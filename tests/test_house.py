@@ -32,7 +32,7 @@ ROWS = [
     },
     {"model", "processing", "losses"},
     {"checkpoints", "data"},
-    {"embedder"},
+    {"embedder", "captioner"},
     {"pipelines"},
     {"evaluation"},
     {"training", "search", "export"},

@@ -31,7 +31,7 @@ from siglip.model import (
     resize_position_embedding,
 )
 from siglip.pretrained import HubOptions, StrPath
-from siglip.processing import SiglipImageProcessor, SiglipTokenizer
+from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipTokenizer
 
 _Kind = TypeVar("_Kind")
 
@@ -124,6 +124,9 @@ def load_processing(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions
     """
     path = resolve(source, files=PREPARATION_FILES, **hub)
     folder = path if path.is_dir() else path.parent
+    if issubclass(kind, PaliGemmaProcessor):
+        # the number of patches is in config.json, and of a bare .npz in its shapes
+        return _load_paligemma_processor(kind, path, folder)
     layouts = _layouts(path)
     config: SiglipConfig | None = layouts[0].read_config(path) if layouts else None
     context_length = config.text_config.max_position_embeddings if config else None
@@ -136,6 +139,18 @@ def load_processing(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions
         image_processor = SiglipImageProcessor(image_settings(path, config))
         made = made(image_processor, preparation.read_tokenizer(folder, context_length))
     return made
+
+
+def _load_paligemma_processor(kind: type[_Kind], path: Path, folder: Path) -> _Kind:
+    vision = paligemma.read_config(path).vision_config
+    # what the authors evaluate with, where no file says otherwise
+    images = preparation.read_image_settings(folder) or ImageSettings(resample="bilinear")
+    tokenizer = preparation.read_tokenizer(folder, None)
+    if tokenizer.is_gemma:
+        tokenizer.settings = replace(tokenizer.settings, clean="none")
+    made: Any = kind
+    image_processor = SiglipImageProcessor(replace(images, image_size=vision.image_size))
+    return made(image_processor, tokenizer, vision.num_patches)
 
 
 def build_empty(kind: type, config: object) -> Any:

@@ -74,6 +74,12 @@ def write_image_settings(folder: Path, settings: ImageSettings) -> None:
     write_json(folder / IMAGE, values)
 
 
+def mark_paligemma(folder: Path, num_patches: int) -> None:
+    """Say in the image processor's file that it is one of PaliGemma, which transformers wants to know."""
+    values = read_json(folder / IMAGE) | {"processor_class": "PaliGemmaProcessor", "image_seq_length": num_patches}
+    write_json(folder / IMAGE, values)
+
+
 def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
     """The tokenizer of a folder; `context_length` is what the model reads, None to believe the folder's files.
 

@@ -21,7 +21,7 @@ from siglip.model import (
     SiglipVisionModel,
 )
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
-from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
 _LAYOUTS = {"huggingface": huggingface, "big_vision": big_vision, "open_clip": open_clip}
 _MAX_SHARD_BYTES = 5_000_000_000
@@ -47,11 +47,14 @@ def save_processing(processing: PretrainedProcessing, folder: StrPath) -> None:
     # a nested image processor from elsewhere would go before the one we write
     obsolete = () if isinstance(processing, SiglipTokenizer) else (preparation.NESTED,)
     with replacing_together(folder, obsolete=obsolete) as staging:
-        if isinstance(processing, SiglipProcessor | SiglipImageProcessor):
-            images = processing.image_processor if isinstance(processing, SiglipProcessor) else processing
+        both = isinstance(processing, SiglipProcessor | PaliGemmaProcessor)
+        if both or isinstance(processing, SiglipImageProcessor):
+            images = processing.image_processor if both else processing
             preparation.write_image_settings(staging, images.settings)
-        if isinstance(processing, SiglipProcessor | SiglipTokenizer):
-            tokenizer = processing.tokenizer if isinstance(processing, SiglipProcessor) else processing
+        if isinstance(processing, PaliGemmaProcessor):
+            preparation.mark_paligemma(staging, processing.num_patches)
+        if both or isinstance(processing, SiglipTokenizer):
+            tokenizer = processing.tokenizer if both else processing
             preparation.write_tokenizer(staging, tokenizer)
 
 

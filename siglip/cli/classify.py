@@ -12,17 +12,8 @@ for example:
 """
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from siglip.cli import inputs, output
-from siglip.files import replacing
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-_CELL_PX = 192
-_ON_A_SHEET = 400
+from siglip.cli import inputs, output, sheet
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="sentences with {} for the label; several are averaged (default: the model's own, see `siglip info`)",
     )
     parser.add_argument("--top", type=inputs.positive, default=3, metavar="K", help="labels per picture (default: 3)")
-    parser.add_argument(
-        "--sheet",
-        type=_png,
-        metavar="FILE.png",
-        help=f"also draw the first {_ON_A_SHEET} pictures",
-    )
+    sheet.add_argument(parser)
     output.add_form_arguments(parser)
     inputs.add_model_arguments(parser)
 
@@ -72,39 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
             {"image": name, "labels": [{"label": label, "probability": chance} for label, chance in found]},
             [(name, label, chance) for label, chance in found],
         )
-        if arguments.sheet and len(captions) < _ON_A_SHEET:
+        if arguments.sheet and len(captions) < sheet.MOST:
             captions.append((name, [*(f"{label} {output.shown(chance)}" for label, chance in found), Path(name).name]))
     report.close(failed)
     if captions:
-        _draw(captions, arguments.sheet)
-        output.say(f"{arguments.sheet} shows {len(captions)} of {total - len(failed)} pictures")
+        sheet.draw(captions, arguments.sheet, total - len(failed))
     return output.report_failures(failed, total)
-
-
-def _draw(captions: list[tuple[str, list[str]]], file: Path) -> None:
-    from siglip.contact_sheet import contact_sheet
-
-    sheet = contact_sheet([(_thumbnail(name), lines) for name, lines in captions], cell_px=_CELL_PX)
-    with replacing(file) as temporary:
-        sheet.save(temporary, format="PNG")
-
-
-def _thumbnail(name: str) -> "Image.Image":
-    from siglip.download import fetched
-    from siglip.processing import read_image
-
-    picture = read_image(fetched(name), at_least_px=_CELL_PX)
-    picture.thumbnail((_CELL_PX, _CELL_PX))
-    return picture
 
 
 def _template(word: str) -> str:
     if "{}" not in word:
         raise argparse.ArgumentTypeError(f"{word!r} has no {{}} for the label")
     return inputs.text(word)
-
-
-def _png(word: str) -> Path:
-    if not word.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"{word!r} does not end in .png")
-    return Path(word)

@@ -6,6 +6,7 @@ depend on the batch it is in, nor on the side on which prompts are padded.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,13 @@ class Prompt:
 
     embeds: Float[Tensor, "batch tokens width"]
     valid: Bool[Tensor, "batch tokens"]
+
+
+class Written(NamedTuple):
+    """New tokens of each row up to and with EOS, padded behind, and the sum of their log-probabilities."""
+
+    tokens: Int[Tensor, "batch new"]
+    log_probability: Float[Tensor, " batch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,25 +118,28 @@ def read_prompt(
     return _Reader(decoder, prompt.valid, cache), logits
 
 
-def generate(decoder: GemmaDecoder, prompt: Prompt, choice: Choice) -> Int[Tensor, "batch new"]:
-    """New tokens of each row up to and with its EOS, padded behind; as many columns as the longest row needs."""
+def generate(decoder: GemmaDecoder, prompt: Prompt, choice: Choice) -> Written:
+    """Write on behind the prompt, as many columns as the longest row needs; see Choice."""
     if choice.num_beams > 1:
         return beam_search(decoder, prompt, choice)
     reader, logits = read_prompt(decoder, prompt, room=choice.max_new_tokens)
     generator = torch.Generator().manual_seed(choice.seed)
     done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    total = torch.zeros(len(logits), device=logits.device)
     tokens: list[Tensor] = []
     for step in range(choice.max_new_tokens):
         token = _next_token(logits, choice, generator).masked_fill(done, choice.pad)
         tokens.append(token)
+        chance = logits.log_softmax(dim=-1).gather(1, token[:, None])[:, 0]
+        total = total + chance.masked_fill(done, 0.0)
         done = done | (token == choice.eos)
         if step + 1 == choice.max_new_tokens or bool(done.all()):
             break
         logits = reader.read(token[:, None])[:, 0]
-    return torch.stack(tokens, dim=1)
+    return Written(torch.stack(tokens, dim=1), total)
 
 
-def beam_search(decoder: GemmaDecoder, prompt: Prompt, choice: Choice) -> Int[Tensor, "batch new"]:
+def beam_search(decoder: GemmaDecoder, prompt: Prompt, choice: Choice) -> Written:
     """The likeliest text that a search with `num_beams` beams finds: sum of log-probabilities, no length penalty.
 
     At every step each live beam with EOS added is a finished text, and the best one ever is kept; the best
@@ -168,7 +179,7 @@ def beam_search(decoder: GemmaDecoder, prompt: Prompt, choice: Choice) -> Int[Te
         reader.reorder((first_beams + parents).flatten())
         logits = reader.read(token.view(-1, 1))[:, 0]
     longest = int((finished != choice.pad).sum(dim=1).max())
-    return finished[:, : max(1, longest)]
+    return Written(finished[:, : max(1, longest)], best)
 
 
 def score(

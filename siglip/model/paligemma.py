@@ -99,6 +99,15 @@ class PaliGemmaForConditionalGeneration(nn.Module, PretrainedModel):
         """Pictures as the decoder reads them: patch tokens after the projector."""
         return self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
 
+    def prompt(
+        self,
+        input_ids: Int[Tensor, "batch tokens"],
+        pixel_values: Float[Tensor, "pictures channels height width_px"] | None = None,
+        attention_mask: Int[Tensor, "batch tokens"] | Bool[Tensor, "batch tokens"] | None = None,
+    ) -> Prompt:
+        """What the decoder reads before it writes; raises as `forward`."""
+        return Prompt(self._embed(input_ids, self._features(pixel_values, None)), _valid(input_ids, attention_mask))
+
     @torch.no_grad()
     def generate(
         self,
@@ -126,8 +135,8 @@ class PaliGemmaForConditionalGeneration(nn.Module, PretrainedModel):
             top_p=top_p,
             seed=seed,
         )
-        prompt = self._prompt(input_ids, pixel_values, attention_mask)
-        return torch.cat([input_ids, generate(self.language_model, prompt, choice)], dim=1)
+        prompt = self.prompt(input_ids, pixel_values, attention_mask)
+        return torch.cat([input_ids, generate(self.language_model, prompt, choice).tokens], dim=1)
 
     @torch.no_grad()
     def score(
@@ -141,7 +150,7 @@ class PaliGemmaForConditionalGeneration(nn.Module, PretrainedModel):
 
         The best of them is the answer that never leaves the list. Raises as `forward`, InputError for no answers.
         """
-        prompt = self._prompt(input_ids, pixel_values, attention_mask)
+        prompt = self.prompt(input_ids, pixel_values, attention_mask)
         return score(self.language_model, prompt, answers, eos=self.config.eos_token_id)
 
     @property
@@ -155,9 +164,6 @@ class PaliGemmaForConditionalGeneration(nn.Module, PretrainedModel):
         if patch_tokens is not None:
             return self.multi_modal_projector(patch_tokens.to(self.multi_modal_projector.linear.weight.dtype))
         return None if pixel_values is None else self.get_image_features(pixel_values)
-
-    def _prompt(self, input_ids: Tensor, pixel_values: Tensor | None, attention_mask: Tensor | None) -> Prompt:
-        return Prompt(self._embed(input_ids, self._features(pixel_values, None)), _valid(input_ids, attention_mask))
 
     def _read(
         self,

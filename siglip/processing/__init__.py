@@ -9,15 +9,19 @@ from siglip.processing.decode import (
     read_image,
 )
 from siglip.processing.image import SiglipImageProcessor
+from siglip.processing.paligemma import Box, PaliGemmaProcessor, boxes
 from siglip.processing.processor import SiglipProcessor
 from siglip.processing.tokenizer import SiglipTokenizer
 
 __all__ = [
+    "Box",
     "DecodedPicture",
     "ImageInput",
+    "PaliGemmaProcessor",
     "SiglipImageProcessor",
     "SiglipProcessor",
     "SiglipTokenizer",
+    "boxes",
     "decode_picture",
     "image_format",
     "image_name",

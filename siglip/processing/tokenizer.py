@@ -91,6 +91,15 @@ class SiglipTokenizer(PretrainedProcessing):
         """Tokens of a text before it is cut or padded, EOS included."""
         return len(self._encode(_check_texts([text]))[0]) + 1
 
+    def pieces(self, text: str) -> list[int]:
+        """Ids of a text alone: cleaned, without EOS, neither cut nor padded."""
+        return self._encode(_check_texts([text]))[0]
+
+    @property
+    def is_gemma(self) -> bool:
+        """Whether the vocabulary is Gemma's."""
+        return self._vocabulary.is_gemma
+
     def decode(self, token_ids: Ids, skip_special_tokens: bool = False) -> str:
         """The text of ids; what cleaning or cutting took away does not come back."""
         ids = [int(index) for index in token_ids]

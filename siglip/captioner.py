@@ -1,0 +1,156 @@
+"""Pictures and a prompt -> texts with their probability, or the probability of given answers; batched, on any device.
+
+Pictures are decoded in threads while the decoder writes, a bounded number ahead.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from siglip.devices import find_device
+from siglip.download import fetched
+from siglip.errors import Failure, InputError, UnreadableImage
+from siglip.model import PaliGemmaForConditionalGeneration
+from siglip.model.generate import Choice, Prompt, generate, score
+from siglip.pretrained import HubOptions, StrPath
+from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
+
+_Outcome = TypeVar("_Outcome")
+
+
+class GenerateOptions(TypedDict, total=False):
+    """How tokens are chosen, see siglip.model.generate.Choice."""
+
+    max_new_tokens: int
+    num_beams: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What was written about the picture at `index`, and the probability of the whole text."""
+
+    index: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """The log-probability of each given answer for the picture at `index`."""
+
+    index: int
+    log_probabilities: Float32[np.ndarray, " answers"]
+
+
+class Captioner:
+    """A PaliGemma and its processor, ready to write. `batch_size` is pictures at a time.
+
+    `device`: "auto" is the first GPU or other accelerator, else the CPU. `dtype` is "float32", "bfloat16", ... or
+    "auto" (as stored). Raises InputError for a device that is not there, else as `from_pretrained` of the model.
+    """
+
+    def __init__(
+        self, model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor, *, batch_size: int = 8
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.processor = processor
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: StrPath,
+        *,
+        device: torch.device | str | int = "auto",
+        dtype: torch.dtype | str = "float32",
+        batch_size: int = 8,
+        **hub: Unpack[HubOptions],
+    ) -> "Captioner":
+        """The Captioner of a local folder or file, or of a hub name such as "google/paligemma2-3b-mix-224"."""
+        found = find_device(device)  # before gigabytes are read for a device that is not there
+        model = PaliGemmaForConditionalGeneration.from_pretrained(source, dtype=dtype, device_map=found, **hub)
+        return cls(model, PaliGemmaProcessor.from_pretrained(source, **hub), batch_size=batch_size)
+
+    def write(
+        self, items: Iterable[ImageInput], prompt: str, **options: Unpack[GenerateOptions]
+    ) -> Generator[Text | Failure, None, None]:
+        """A text for each picture, or a Failure in its place, in order; `items` need not end.
+
+        Raises InputError for an empty prompt, one longer than the context, or strange options.
+        """
+        processor = self.processor
+        choice = Choice(eos=processor.eos_token_id, pad=processor.pad_token_id, **options)
+
+        def texts(prompted: Prompt) -> list[tuple[str, float]]:
+            written = generate(self.model.language_model, prompted, choice)
+            chances: list[float] = written.log_probability.exp().tolist()
+            return list(zip(processor.batch_decode(written.tokens.cpu()), chances, strict=True))
+
+        stream = self._stream(items, _checked(prompt), texts)
+        return (item if isinstance(item, Failure) else Text(item[0], *item[1]) for item in stream)
+
+    def score(
+        self, items: Iterable[ImageInput], prompt: str, answers: Sequence[str]
+    ) -> Generator[Scores | Failure, None, None]:
+        """The log-probability of each answer for each picture, or a Failure in its place, in order.
+
+        Raises InputError for no answers or a repeated one, else as `write`.
+        """
+        if isinstance(answers, str) or not answers or len(set(answers)) < len(answers):
+            raise InputError(f"answers must be a list of texts, none of them twice, got {answers!r:.80}")
+        ids = [self.processor.encode(answer) for answer in answers]
+        eos = self.processor.eos_token_id
+
+        def scores(prompted: Prompt) -> list[np.ndarray]:
+            return list(score(self.model.language_model, prompted, ids, eos=eos).cpu().numpy())
+
+        stream = self._stream(items, _checked(prompt), scores)
+        return (item if isinstance(item, Failure) else Scores(*item) for item in stream)
+
+    def _stream(
+        self, items: Iterable[ImageInput], prompt: str, finish: Callable[[Prompt], list[_Outcome]]
+    ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
+        source = enumerate(items)
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="siglip-decode") as pool:
+            waiting = [pool.submit(self._decode, *item) for item in islice(source, self.batch_size)]
+            while waiting:
+                decoded = [future.result() for future in waiting]
+                waiting = [pool.submit(self._decode, *item) for item in islice(source, self.batch_size)]
+                good = [item[1] for item in decoded if not isinstance(item, Failure)]
+                outcomes = iter(self._finished(good, prompt, finish) if good else ())
+                for item in decoded:
+                    yield item if isinstance(item, Failure) else (item[0], next(outcomes))
+
+    def _decode(self, index: int, item: ImageInput) -> tuple[int, np.ndarray] | Failure:
+        try:
+            return index, self.processor.image_processor.pixels(fetched(item))
+        except UnreadableImage as error:
+            return Failure(image_name(item, index), error.reason, index)
+
+    @torch.inference_mode()
+    def _finished(
+        self, pictures: list[np.ndarray], prompt: str, finish: Callable[[Prompt], list[_Outcome]]
+    ) -> list[_Outcome]:
+        device = self.model.device
+        pixels: Tensor = self.processor.image_processor.normalize(torch.from_numpy(np.stack(pictures)).to(device))
+        inputs: Any = self.processor.join([prompt] * len(pictures)).to(device)
+        return finish(self.model.prompt(inputs["input_ids"], pixels, inputs["attention_mask"]))
+
+
+def _checked(prompt: str) -> str:
+    if not prompt.strip():
+        raise InputError('the prompt is empty; ask for something, such as "caption en" or "answer en what is this?"')
+    return prompt

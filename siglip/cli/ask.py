@@ -1,0 +1,74 @@
+"""Ask one question of each picture.
+
+The model is a PaliGemma. It answers freely, and the probability is that of the
+whole answer; or it chooses among --answers, whose probabilities add up to 1.
+
+for example:
+  siglip ask photo.jpg "what is on the table?" --model google/paligemma2-3b-mix-224
+  siglip ask photos "is it raining?" --answers yes no --model my-captioner
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from siglip.cli import inputs, output, writing
+from siglip.errors import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from siglip.captioner import Captioner
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "siglip ask IMAGES... QUESTION --model MODEL [...]"
+    inputs.add_image_arguments(parser)
+    parser.add_argument("--answers", nargs="+", type=inputs.text, metavar="A", help="choose among these")
+    writing.add_arguments(parser)
+    output.add_form_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    words, question = writing.split_last(arguments.images, "the question")
+    if arguments.answers and (arguments.beams > 1 or len(set(arguments.answers)) < len(arguments.answers)):
+        raise inputs.UsageError("--answers are chosen among and not searched for: no --beams, and none of them twice")
+    names, failed = inputs.image_names(words, null=arguments.null)
+    total = len(names) + len(failed)
+    captioner = writing.load(arguments)
+    form = output.form_of(arguments)
+    report = output.Report(
+        form,
+        [
+            output.Column("image", names),
+            output.Column("answer", arguments.answers or (), 24),
+            output.Column("probability"),
+        ],
+        key="images",
+        head={"model": arguments.model, "question": question},
+    )
+    for name, found in _answers(captioner, names, failed, arguments, question):
+        record = [{"answer": answer, "probability": chance} for answer, chance in found]
+        report.add({"image": name, "answers": record}, [(name, answer, chance) for answer, chance in found])
+    report.close(failed)
+    return output.report_failures(failed, total)
+
+
+def _answers(
+    captioner: "Captioner", names: list[str], failed: list[Failure], arguments: argparse.Namespace, question: str
+) -> "Iterator[tuple[str, list[tuple[str, float]]]]":
+    """Name of each picture, and answers with their probability, best first."""
+    prompt = f"answer en {question}"
+    bar = output.form_of(arguments) != "table"
+    if not arguments.answers:
+        options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
+        for name, result in writing.each(names, failed, lambda some: captioner.write(some, prompt, **options), bar=bar):
+            yield name, [(result.text, result.probability)]
+        return
+    import numpy as np
+
+    answers: list[str] = arguments.answers
+    for name, result in writing.each(names, failed, lambda some: captioner.score(some, prompt, answers), bar=bar):
+        logs = result.log_probabilities
+        chances = np.exp(logs - logs.max())
+        chances /= chances.sum()
+        yield name, [(answers[i], output.shortest(chances[i])) for i in (-logs).argsort(kind="stable")]

@@ -1,0 +1,73 @@
+"""What caption, ask and detect share: the model that writes, and one loop over pictures and results."""
+
+import argparse
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from siglip.cli import inputs
+from siglip.cli.output import progress
+from siglip.errors import Failure
+from siglip.releases import check_model_name
+
+if TYPE_CHECKING:
+    from siglip.captioner import Captioner
+
+_Result = TypeVar("_Result")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--model` and how to run it, and how its text is chosen."""
+    parser.add_argument(
+        "--beams", type=inputs.positive, default=1, metavar="N", help="search with N beams (default: 1)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=inputs.positive, default=32, metavar="N", help="longest text in tokens (default: 32)"
+    )
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        required=True,
+        help="a PaliGemma: a folder, a big_vision .npz, or a hub name such as google/paligemma2-3b-mix-224",
+    )
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first GPU, else the CPU)")
+    group.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="numbers of the model; auto: as they are stored (default: float32)",
+    )
+    group.add_argument("--batch-size", type=inputs.positive, default=8, metavar="N", help="at a time (default: 8)")
+
+
+def load(arguments: argparse.Namespace) -> "Captioner":
+    """The model that writes; a name that cannot be one is refused before torch is loaded."""
+    check_model_name(arguments.model)
+    from siglip.captioner import Captioner
+
+    return Captioner.from_pretrained(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch_size
+    )
+
+
+def each(
+    names: Sequence[str],
+    failed: list[Failure],
+    open_stream: Callable[[Sequence[str]], Generator[_Result | Failure, None, None]],
+    *,
+    bar: bool,
+) -> Iterator[tuple[str, _Result]]:
+    """Name and result of each readable picture as they come; the others are added to `failed`."""
+    with progress(len(names), "picture", wanted=bar) as done:
+        for name, item in zip(names, open_stream(names), strict=True):
+            done(1)
+            if isinstance(item, Failure):
+                failed.append(Failure(name, item.reason))
+            else:
+                yield name, item
+
+
+def split_last(words: list[str], what: str) -> tuple[list[str], str]:
+    """The pictures, and the text behind them; raises UsageError if one of the two is missing or blank."""
+    if len(words) < 2 or not words[-1].strip():
+        raise inputs.UsageError(f"give pictures first and {what} last, in quotes")
+    return words[:-1], inputs.text(words[-1])

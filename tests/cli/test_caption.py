@@ -1,0 +1,137 @@
+"""`siglip caption`, `ask` and `detect`: results, side files and sheets, and broken pictures named."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siglip import pipeline
+from siglip.cli import sheet
+from siglip.cli.main import main
+from siglip.processing import Box
+from tests.captioners import captioner
+from tests.conftest import ROOT
+
+WRITE = ["--max-tokens", "4"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("captioner")
+    for part in captioner():
+        part.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("pig.png", "penguin.png"):
+        shutil.copy(ROOT / "samples" / name, tmp_path / name)
+    return tmp_path
+
+
+def test_captions_are_those_of_the_pipeline(model: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.png").write_bytes(b"nothing")
+    drawing = photos / "sheets" / "sheet.png"
+    words = ["caption", str(photos), "--model", model, *WRITE]
+    assert main([*words, "--json", "--sheet", str(drawing)]) == 3
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    files = [str(photos / name) for name in ("penguin.png", "pig.png")]
+    expected = [found[0]["generated_text"] for found in pipeline("image-to-text", model)(files, max_new_tokens=4)]
+    assert [(entry["image"], entry["caption"]) for entry in document["images"]] == list(
+        zip(files, expected, strict=True)
+    )
+    assert "broken.png" in document["failures"][0]["name"] and "1 of 3 failed" in err
+    with Image.open(drawing) as drawn:
+        assert drawn.width > 300
+    drawing.unlink()
+    assert main([*words]) == 3
+    assert capsys.readouterr().out.startswith("image\tcaption\tprobability\n")
+
+
+def test_side_files_are_written_beside_the_pictures_and_never_over_others(
+    model: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["caption", str(photos), "--model", model, *WRITE]
+    (photos / "pig.txt").write_text("mine")
+    assert main([*words, "--write", "txt", "--jsonl"]) == 3
+    out, err = capsys.readouterr()
+    captions = {entry["image"]: entry["caption"] for entry in map(json.loads, out.splitlines())}
+    assert (photos / "pig.txt").read_text() == "mine" and "already there" in err
+    assert (photos / "penguin.txt").read_text() == captions[str(photos / "penguin.png")] + "\n"
+    assert main([*words, "--write", "txt", "--overwrite"]) == 0
+    assert (photos / "pig.txt").read_text() == captions[str(photos / "pig.png")] + "\n"
+    assert main([*words, "--write", "jsonl"]) == 0
+    lines = [json.loads(line) for line in (photos / "captions.jsonl").read_text().splitlines()]
+    assert lines == [{"image": Path(name).name, "caption": text} for name, text in captions.items()]
+    assert main([*words, "--write", "xmp"]) == 0
+    tree = ElementTree.parse(photos / "pig.png.xmp")
+    found = tree.find(
+        ".//{http://purl.org/dc/elements/1.1/}description//{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
+    )
+    assert found is not None and (found.text or "") == captions[str(photos / "pig.png")]
+    assert main([*words, "--overwrite"]) == 2
+
+
+def test_a_question_is_answered_freely_or_from_a_list(
+    model: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ask", str(photos / "pig.png"), "is it a pig?", "--model", model, *WRITE, "--json"]
+    assert main([*words, "--answers", "yes", "no"]) == 0
+    answers = json.loads(capsys.readouterr().out)["images"][0]["answers"]
+    assert {entry["answer"] for entry in answers} == {"yes", "no"}
+    assert sum(entry["probability"] for entry in answers) == pytest.approx(1.0)
+    assert main(words) == 0
+    (free,) = json.loads(capsys.readouterr().out)["images"][0]["answers"]
+    expected = pipeline("visual-question-answering", model)(photos / "pig.png", "is it a pig?", max_new_tokens=4)
+    assert free["answer"] == expected[0]["answer"]
+
+
+def test_a_model_that_finds_nothing_says_so(model: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["detect", str(photos / "pig.png"), "pig", "--model", model, *WRITE]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == [{"image": str(photos / "pig.png"), "boxes": []}]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[1:] == ["(nothing)", "", "", "", ""]
+
+
+def test_boxes_are_framed_on_the_sheet(photos: Path) -> None:
+    file = photos / "sheet.png"
+    Image.new("RGB", (400, 200), "white").save(photos / "wide.png")
+    sheet.draw([(str(photos / "wide.png"), ["door"])], file, 1, [[Box("door", 100.0, 50.0, 300.0, 150.0)]])
+    with Image.open(file) as drawn:
+        pixels = drawn.convert("RGB")
+    rows, columns = (np.array(pixels) == (225, 29, 72)).all(axis=2).nonzero()
+    # a picture of 400 pixels is drawn 192 wide
+    assert columns.max() - columns.min() == pytest.approx(200 * 192 / 400, abs=2)
+    assert rows.max() - rows.min() == pytest.approx(100 * 192 / 400, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["caption", "pig.png", "--model", "nano"], "captions and answers need a PaliGemma"),
+        (["caption", "pig.png", "--model", "no-such-folder"], "no model 'no-such-folder'"),
+        (["caption", "pig.png"], "--model"),
+        (["ask", "pig.png", "--model", "nano"], "the question last"),
+        (["ask", "pig.png", " ", "--model", "nano"], "the question last"),
+        (["classify", "pig.png", "--labels", "a", "--model", "MODEL"], "compares nothing"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(
+    words: list[str],
+    said: str,
+    model: str,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(photos)
+    assert main([model if word == "MODEL" else word for word in words]) in (1, 2)
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err and len(err.splitlines()) == 1

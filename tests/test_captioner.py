@@ -1,0 +1,110 @@
+"""Captions and answers as plain Python, with pictures of any kind, one, many or without end."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from siglip import Captioner, Embedder, pipeline
+from siglip.errors import ConfigError, Failure, InputError, UnreadableImage
+from tests.captioners import captioner
+from tests.conftest import ROOT
+
+FILES = [ROOT / "samples" / name for name in ("penguin.png", "teddy_bear.png", "pig.png")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("captioner")
+    for part in captioner():
+        part.save_pretrained(path)
+    return path
+
+
+def test_a_caption_is_what_the_model_writes_by_hand(folder: Path) -> None:
+    write = pipeline("image-to-text", folder, batch_size=2)
+    model, processor = captioner()
+    expected = []
+    for file in FILES:
+        inputs = processor(file, "caption en")
+        tokens = model.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+        expected.append([{"generated_text": processor.decode(tokens)}])
+    assert write(FILES, max_new_tokens=6) == expected
+    assert write(FILES[0], max_new_tokens=6) == expected[0]
+    assert len({str(text) for text in expected}) > 1
+    prompted = pipeline("image-text-to-text", folder)(FILES[0], "caption en", max_new_tokens=6)
+    assert prompted == [{"input_text": "caption en", **expected[0][0]}]
+
+
+def test_an_answer_has_the_probability_of_its_tokens(folder: Path) -> None:
+    ask = pipeline("visual-question-answering", folder)
+    (free,) = ask(FILES[0], "what is it?", max_new_tokens=3)
+    model, processor = captioner()
+    inputs = processor(FILES[0], "answer en what is it?")
+    tokens = model.generate(**inputs, max_new_tokens=3)
+    new = tokens.shape[1] - inputs["input_ids"].shape[1]
+    logits = model(
+        tokens,
+        inputs["pixel_values"],
+        token_type_ids=(torch.arange(tokens.shape[1])[None] >= tokens.shape[1] - new).long(),
+    ).logits
+    logs = logits[0, -new - 1 : -1].log_softmax(dim=-1).gather(1, tokens[0, -new:, None])
+    assert free["answer"] == processor.decode(tokens[0, -new:])
+    assert free["score"] == pytest.approx(logs.sum().exp().item(), rel=1e-3)
+
+
+def test_candidate_answers_are_a_choice_among_them(folder: Path) -> None:
+    ask = pipeline("visual-question-answering", folder)
+    found = ask(FILES[0], "is it a bird?", candidate_answers=["yes", "no", "a bird"])
+    model, processor = captioner()
+    inputs: Any = processor(FILES[0], "answer en is it a bird?")
+    answers = [processor.encode(text) for text in ("yes", "no", "a bird")]
+    chances = model.score(inputs["input_ids"], answers, inputs["pixel_values"]).softmax(dim=1)[0]
+    assert {entry["answer"]: entry["score"] for entry in found} == pytest.approx(
+        dict(zip(("yes", "no", "a bird"), chances.tolist(), strict=True)), rel=1e-4
+    )
+    assert [entry["score"] for entry in found] == sorted((entry["score"] for entry in found), reverse=True)
+    assert len(ask(FILES, "is it a bird?", candidate_answers=["yes", "no"], top_k=1)) == 3
+
+
+def test_a_stream_goes_on_after_a_broken_picture_and_need_not_end(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    write = pipeline("image-to-text", folder, batch_size=2)
+    endless = itertools.chain([FILES[0], tmp_path / "broken.png"], itertools.repeat(FILES[1]))
+    first, second, third = itertools.islice(write(endless, max_new_tokens=2), 3)
+    assert isinstance(second, Failure) and second.name.endswith("broken.png")
+    assert "generated_text" in first[0] and "generated_text" in third[0]
+    with pytest.raises(UnreadableImage, match="broken"):
+        write([FILES[0], tmp_path / "broken.png"])
+
+
+def test_pictures_in_memory_give_the_same_as_files(folder: Path) -> None:
+    with Image.open(FILES[0]) as opened:
+        white = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened.convert("RGBA")).convert("RGB")
+    write = Captioner.from_pretrained(folder).write
+    texts = [
+        item.text for item in write([FILES[0], white, np.asarray(white)], "caption en") if not isinstance(item, Failure)
+    ]
+    assert len(texts) == 3 and len(set(texts)) == 1
+
+
+def test_bad_input_is_told(folder: Path) -> None:
+    ask = pipeline("visual-question-answering", folder)
+    with pytest.raises(InputError, match="question is empty"):
+        ask(FILES[0], " ")
+    with pytest.raises(InputError, match="none of them twice"):
+        ask(FILES[0], "what?", candidate_answers=["a", "a"])
+    with pytest.raises(InputError, match="this decoder reads 128"):
+        pipeline("image-to-text", folder)(FILES[0], prompt="word " * 200)
+    with pytest.raises(ConfigError, match="captions and answers need a PaliGemma"):
+        pipeline("image-to-text", "nano")
+    with pytest.raises(ConfigError, match="writes captions and answers and compares nothing"):
+        pipeline("image-feature-extraction", folder)
+    with pytest.raises(InputError, match="this task needs a Captioner"):
+        pipeline("image-to-text", Embedder.from_pretrained("nano"))
+    with pytest.raises(InputError, match="'visual-question-answering'"):
+        pipeline("visual-question-answer", folder)

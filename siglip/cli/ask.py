@@ -6,6 +6,7 @@ whole answer; or it chooses among --answers, whose probabilities add up to 1.
 for example:
   siglip ask photo.jpg "what is on the table?" --model google/paligemma2-3b-mix-224
   siglip ask photos "is it raining?" --answers yes no --model my-captioner
+  siglip ask photos "how many people?" --jsonl --model my-captioner
 """
 
 import argparse

@@ -6,6 +6,7 @@ Several things are separated by " ; ".
 for example:
   siglip detect photo.jpg "cat ; dog" --model google/paligemma2-3b-mix-448
   siglip detect photos car --model my-detector --sheet sheet.png
+  siglip detect photos "door ; window" --model my-detector --jsonl
 """
 
 import argparse

@@ -4,7 +4,7 @@ The model is a PaliGemma. It answers freely, and the probability is that of the
 whole answer; or it chooses among --answers, whose probabilities add up to 1.
 
 for example:
-  siglip ask photo.jpg "what is on the table?" --model google/paligemma2-3b-mix-224
+  siglip ask photo.jpg "what is it?" --model google/paligemma2-3b-mix-224
   siglip ask photos "is it raining?" --answers yes no --model my-captioner
   siglip ask photos "how many people?" --jsonl --model my-captioner
 """

@@ -1,5 +1,7 @@
-"""A model and data -> numbers: retrieval, zero-shot classification, linear probes."""
+"""A model and data -> numbers: retrieval, zero-shot classification, linear probes, captions and answers."""
 
+from siglip.evaluation.answers import normalise_answer, vqa_accuracy
+from siglip.evaluation.captions import CaptionScores, ptb_tokens, score_captions, score_tokens
 from siglip.evaluation.classes import match_labels
 from siglip.evaluation.pictures import Pictures, embed_source
 from siglip.evaluation.probe import k_shot, linear_probe
@@ -9,6 +11,7 @@ from siglip.evaluation.zero_shot import benchmark_classes, benchmark_templates, 
 
 __all__ = [
     "Answer",
+    "CaptionScores",
     "ClassResult",
     "Mistake",
     "Pictures",
@@ -21,4 +24,9 @@ __all__ = [
     "k_shot",
     "linear_probe",
     "match_labels",
+    "normalise_answer",
+    "ptb_tokens",
+    "score_captions",
+    "score_tokens",
+    "vqa_accuracy",
 ]

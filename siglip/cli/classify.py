@@ -12,6 +12,7 @@ for example:
 """
 
 import argparse
+from pathlib import Path
 
 from siglip.cli import inputs, output, sheet
 

@@ -2,7 +2,7 @@
 
 from siglip.checkpoints.fingerprint import files_key, fingerprint, remembered_fingerprint
 from siglip.checkpoints.hub import resolve
-from siglip.checkpoints.load import load_config, load_model, load_processing
+from siglip.checkpoints.load import load_config, load_model, load_processing, writes
 from siglip.checkpoints.save import convert, save_model, save_processing
 from siglip.model import SiglipModel as AutoModel
 from siglip.processing import SiglipProcessor as AutoProcessor
@@ -20,4 +20,5 @@ __all__ = [
     "resolve",
     "save_model",
     "save_processing",
+    "writes",
 ]

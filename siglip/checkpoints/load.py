@@ -60,6 +60,11 @@ def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -
     return layout_of(path).read_config(path)
 
 
+def writes(source: StrPath, **hub: Unpack[HubOptions]) -> bool:
+    """Whether a checkpoint is a PaliGemma, which writes, and not a model that compares; raises as `resolve`."""
+    return paligemma.holds(resolve(source, files=MODEL_FILES, **hub))
+
+
 def load_model(
     kind: type[_Kind],
     source: StrPath,

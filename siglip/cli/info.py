@@ -18,7 +18,7 @@ from typing import Any
 from siglip.cli import output
 from siglip.cli.models import release_facts
 from siglip.errors import DownloadError, NotYetSupported
-from siglip.releases import RELEASES, check_model_name
+from siglip.releases import PALIGEMMA_RELEASES, RELEASES, check_model_name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,15 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
 def _facts(name: str) -> dict[str, Any]:
     import numpy as np
 
-    from siglip.checkpoints import fingerprint
+    from siglip.checkpoints import fingerprint, writes
     from siglip.model import SiglipModel
     from siglip.processing import SiglipProcessor
 
     try:
+        if writes(name, local_files_only=True):
+            return _facts_of_a_writer(name)
         model = SiglipModel.from_pretrained(name, local_files_only=True)
         processor = SiglipProcessor.from_pretrained(name, local_files_only=True)
     except (DownloadError, NotYetSupported):
-        published = {release.name: release for release in RELEASES}
+        published = {release.name: release for release in (*RELEASES, *PALIGEMMA_RELEASES)}
         if name not in published:
             raise
         return {"on_this_machine": False, **release_facts(published[name])}
@@ -58,4 +60,22 @@ def _facts(name: str) -> dict[str, Any]:
         "texts": asdict(processor.tokenizer.settings),
         "vision_config": asdict(model.config.vision_config),
         "text_config": asdict(model.config.text_config),
+    }
+
+
+def _facts_of_a_writer(name: str) -> dict[str, Any]:
+    from siglip.config_paligemma import PaliGemmaConfig
+    from siglip.model import PaliGemmaForConditionalGeneration
+
+    config = PaliGemmaConfig.from_pretrained(name, local_files_only=True)
+    model = PaliGemmaForConditionalGeneration.from_pretrained(name, dtype="auto", local_files_only=True)
+    return {
+        "model": name,
+        "on_this_machine": True,
+        "writes": "captions and answers",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "patches": config.vision_config.num_patches,
+        "image_token_index": config.image_token_index,
+        "vision_config": asdict(config.vision_config),
+        "text_config": asdict(config.text_config),
     }

@@ -1,4 +1,7 @@
-"""List the built-in model and every published checkpoint of SigLIP and SigLIP 2.
+"""List the built-in model and the published checkpoints.
+
+SigLIP and SigLIP 2 compare pictures with texts; PaliGemma writes captions and
+answers, and has neither vectors nor an accuracy here.
 
 params  millions of parameters
 px      side of the picture in pixels; a dash: any shape, not run by us yet
@@ -22,7 +25,7 @@ from typing import Any
 import siglip
 from siglip.cli import output
 from siglip.config import SiglipConfig
-from siglip.releases import RELEASES, Release
+from siglip.releases import PALIGEMMA_RELEASES, RELEASES, PaliGemmaRelease, Release
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ _HEADINGS = {
 
 
 def run(arguments: argparse.Namespace) -> int:
-    records = [_built_in(), *map(release_facts, RELEASES)]
+    records = [_built_in(), *map(release_facts, [*RELEASES, *PALIGEMMA_RELEASES])]
     rows = [[_cell(record[key]) for key in _HEADINGS] for record in records]
     columns = [
         output.Column(heading, [row[place] for row in rows], right=place > 0)
@@ -59,8 +62,20 @@ def _cell(value: str | int | float | None) -> str:
     return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-def release_facts(release: Release) -> dict[str, Any]:
+def release_facts(release: Release | PaliGemmaRelease) -> dict[str, Any]:
     """What is known of a published checkpoint without downloading it; sizes in pixels and tokens."""
+    if isinstance(release, PaliGemmaRelease):
+        return {
+            "model": release.name,
+            "parameters_millions": round(release.parameters / 1e6, 1),
+            "image_size": release.image_size,
+            "patch_size": release.config.vision_config.patch_size,
+            "context_length": release.config.text_config.max_position_embeddings,
+            "embedding_size": None,
+            "imagenet_top1": None,
+            "vocab_size": release.config.text_config.vocab_size,
+            "supported": True,
+        }
     return {
         "model": release.name,
         "parameters_millions": release.parameters_millions,

@@ -5,7 +5,8 @@ import pytest
 
 from siglip import SiglipModel
 from siglip.cli.main import main
-from siglip.releases import RELEASES
+from siglip.releases import PALIGEMMA_RELEASES, RELEASES
+from tests.captioners import captioner
 from tests.conftest import ROOT
 
 
@@ -13,9 +14,10 @@ def test_the_table_holds_the_built_in_model_and_every_release(capsys: pytest.Cap
     assert main(["models"]) == 0
     heading, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert heading == ["model", "params", "px", "patch", "ctx", "dim", "top1"]
-    assert [row[0] for row in rows] == ["nano", *(release.name for release in RELEASES)]
+    assert [row[0] for row in rows] == ["nano", *(release.name for release in (*RELEASES, *PALIGEMMA_RELEASES))]
     assert ["google/siglip-so400m-patch14-224", "877.4", "224", "14", "16", "1152", "82.2"] in rows
     assert ["google/siglip2-giant-opt-patch16-384", "1871.9", "384", "16", "64", "1536", "85.0"] in rows
+    assert ["google/paligemma2-10b-pt-448", "9663.3", "448", "14", "8192", "-", "-"] in rows
     assert ["google/siglip2-base-patch16-naflex", "375.2", "-", "16", "64", "768", "78.5"] in rows
 
 
@@ -40,6 +42,15 @@ def test_info_tells_temperature_bias_and_preparation_of_a_model(capsys: pytest.C
     assert facts["texts"] == {"context_length": 16, "clean": "canonicalize-hf", "templates": stored["templates"]}
     assert facts["pictures"]["image_size"] == facts["vision_config"]["image_size"]
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_info_knows_a_model_that_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    model, _ = captioner()
+    model.save_pretrained(tmp_path)
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert (facts["patches"], facts["text_config"]["hidden_size"]) == (36, 16)
 
 
 @pytest.mark.parametrize("name", ["google/siglip2-base-patch16-256", "google/siglip2-so400m-patch16-naflex"])

@@ -134,6 +134,7 @@ def run_examples(examples: list[Example], cache: Path) -> list[str]:
     environment = {
         **os.environ, "COLUMNS": "100", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache / "hub"),
         "SIGLIP_CACHE": str(cache / "siglip"), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+        "SIGLIP_LIBRARY": "library",
     }  # fmt: skip
     given = json.dumps([asdict(example) for example in examples])
     command = [sys.executable, "-c", RUNNER]

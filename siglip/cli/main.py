@@ -25,6 +25,10 @@ COMMANDS = {
     "caption": "say in words what is in each picture",
     "ask": "ask one question of each picture",
     "detect": "find things in each picture",
+    "index": "make folders of pictures searchable",
+    "search": "find indexed pictures by words or pictures",
+    "similar": "find indexed pictures that look like one",
+    "library": "look after what was indexed",
     "models": "list the built-in model and every published checkpoint",
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",
@@ -52,6 +56,8 @@ for example:
   siglip classify samples/cat.jpg --labels "a cat" "a dog"
   siglip score samples --texts penguin teapot --json
   siglip embed samples --out vectors
+  siglip index samples
+  siglip search "a beagle" --top 3
 
 options:
   --help     show this page; `siglip COMMAND --help` teaches one command

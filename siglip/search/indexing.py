@@ -174,7 +174,7 @@ class Indexing:
         path = self._folder / self.space.vectors
         stored = np.zeros((0, self.space.dim), np.float16)
         if pictures:
-            vectors = self._embedder().embed_images([picture.square for picture in pictures]).vectors
+            vectors = self._embedder().encode_pixels(np.stack([picture.square for picture in pictures]))
             stored = append(path, self.space.rows, vectors)
             self.thumbs.put((picture.image.digest, picture.image.frame, picture.thumb) for picture in pictures)
         space = replace(self.space, rows=self.space.rows + len(stored))

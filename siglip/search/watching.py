@@ -9,7 +9,7 @@ _QUIET_MS = 1_600  # a copy of many files is one change
 
 
 def changes(roots: Sequence[Path]) -> Generator[set[Path], None, None]:
-    """Yield the folders, of those given, in which something changed; ends with Ctrl-C. Raises InputError."""
+    """Yield the folders, of those given, in which something changed; Ctrl-C raises KeyboardInterrupt. Raises InputError."""
     try:
         from watchfiles import watch
     except ImportError as error:
@@ -18,6 +18,6 @@ def changes(roots: Sequence[Path]) -> Generator[set[Path], None, None]:
     if not there:
         raise InputError(f"none of {', '.join(map(str, roots))} is there to be watched")
     # hidden files count too: a picture may be renamed from one
-    for events in watch(*there, watch_filter=None, debounce=_QUIET_MS, raise_interrupt=False):
+    for events in watch(*there, watch_filter=None, debounce=_QUIET_MS):
         changed = [Path(path) for _, path in events]
         yield {root for root in there if any(path.is_relative_to(root) for path in changed)}

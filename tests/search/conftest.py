@@ -18,10 +18,9 @@ class CountingEmbedder(Embedder):
     pictures = 0
     texts = 0
 
-    def embed_images(self, items: Any, **options: Any) -> Any:
-        items = list(items)
-        self.pictures += len(items)
-        return super().embed_images(items, **options)
+    def encode_pixels(self, pixels: Any) -> Any:
+        self.pictures += len(pixels)
+        return super().encode_pixels(pixels)
 
     def embed_texts(self, items: Any, **options: Any) -> Any:
         items = list(items)

@@ -1,0 +1,171 @@
+"""Hits of a library -> stdout in one of the forms, a sheet of pictures, or copies in a folder."""
+
+import argparse
+import io
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siglip.cli import inputs, output
+from siglip.errors import Failure, InputError
+
+if TYPE_CHECKING:
+    from siglip.search import Hit, Library
+
+
+def add_library_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--library",
+        type=Path,
+        metavar="DIR",
+        help="the folder that holds the library (default: SIGLIP_LIBRARY, else a folder among your user data)",
+    )
+
+
+def add_hit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which hits, and what comes out."""
+    add_library_argument(parser)
+    parser.add_argument("--where", metavar="FILTER", help="only pictures for which this holds; see above")
+    parser.add_argument("--top", type=inputs.positive, default=20, metavar="N", help="how many at most (default: 20)")
+    parser.add_argument(
+        "--min-probability", type=_share, default=0.0, metavar="P", help="leave out what the model holds less likely"
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_const", const="json", dest="form", help="print one JSON document")
+    group.add_argument("--jsonl", action="store_const", const="jsonl", dest="form", help="print one JSON object a line")
+    group.add_argument("--paths", action="store_true", help="print the paths alone, one a line")
+    group.add_argument("-0", "--null", action="store_true", help="print the paths alone, each ended by NUL")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw the pictures found")
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument("--copy-to", type=Path, metavar="DIR", help="also copy the files there, best first by name")
+    places.add_argument("--link-to", type=Path, metavar="DIR", help="also make links there")
+
+
+def open_library(arguments: argparse.Namespace, model: str | None = None) -> "Library":
+    """The library of `--library`; `model` None leaves it with its own."""
+    from siglip.search import Library
+
+    if model is not None:
+        inputs.check_model_name(model)
+    return Library.open(
+        arguments.library,
+        model=model,
+        device=getattr(arguments, "device", "auto"),
+        dtype=getattr(arguments, "dtype", "auto"),
+        batch_size=getattr(arguments, "batch_size", 32),
+    )
+
+
+def show(arguments: argparse.Namespace, library: "Library", hits: "Sequence[Hit]", head: dict[str, Any]) -> int:
+    """Print hits and do what else was asked for; the exit code is 1 where there are none, as of grep."""
+    tell_notes(library)
+    if arguments.paths or arguments.null:
+        for hit in hits:
+            sys.stdout.write(hit.path + ("\0" if arguments.null else "\n"))
+        sys.stdout.flush()
+    else:
+        _print(output.form_of(arguments), hits, head)
+    failed: list[Failure] = []
+    if hits and arguments.sheet:
+        _draw(library, hits, arguments.sheet)
+    if hits and (arguments.copy_to or arguments.link_to):
+        failed = _collect(hits, arguments.copy_to or arguments.link_to, link=arguments.link_to is not None)
+    if not hits:
+        output.say("nothing matches")
+        return 1
+    return output.report_failures(failed, len(hits))
+
+
+def tell_notes(library: "Library") -> None:
+    """What was worked around goes to stderr."""
+    for note in library.notes:
+        output.say(note)
+
+
+def record_of(hit: "Hit") -> dict[str, Any]:
+    """A hit as JSON tells it: what is not known of the picture is left out."""
+    image = {name: value for name, value in asdict(hit.image).items() if value is not None}
+    del image["digest"]
+    return {
+        "rank": hit.rank,
+        "path": hit.path,
+        "probability": hit.probability,
+        "score": hit.score,
+        "paths": list(hit.paths),
+        "digest": hit.digest,
+        "image": image,
+    }
+
+
+def _print(form: output.Form, hits: "Sequence[Hit]", head: dict[str, Any]) -> None:
+    columns = [
+        output.Column("rank", [hit.rank for hit in hits], right=True),
+        output.Column("probability", width=11),
+        output.Column("score", width=6),
+        output.Column("taken", [(hit.image.taken or "")[:10] for hit in hits]),
+        output.Column("path", [_shown(hit) for hit in hits]),
+    ]
+    report = output.Report(form, columns, key="hits", head=head)
+    for hit in hits:
+        row = [hit.rank, hit.probability, hit.score, (hit.image.taken or "")[:10], _shown(hit)]
+        report.add(record_of(hit), [row])
+    report.close()
+
+
+def _shown(hit: "Hit") -> str:
+    """The path, shorter where it lies below the current folder."""
+    here = str(Path.cwd()) + os.sep
+    return hit.path.removeprefix(here)
+
+
+def _draw(library: "Library", hits: "Sequence[Hit]", file: Path) -> None:
+    from PIL import Image
+
+    from siglip.contact_sheet import contact_sheet
+    from siglip.files import replacing
+
+    if file.suffix.lower() != ".png":
+        raise InputError(f"--sheet writes a PNG file, got {str(file)!r}; name it .png")
+    cells: list[tuple[Image.Image, list[str]]] = []
+    for hit in hits:
+        thumb = library.thumbnail(hit.digest, hit.image.frame)
+        if thumb is not None:
+            caption = [Path(hit.path).name, f"{output.shown(hit.probability)}"]
+            cells.append((Image.open(io.BytesIO(thumb), formats=["WEBP"]), caption))
+    if cells:
+        with replacing(file) as temporary:
+            contact_sheet(cells).save(temporary, format="PNG")
+    output.say(f"{file} shows {len(cells)} of {len(hits)} pictures" if cells else "no picture is there to be drawn")
+
+
+def _collect(hits: "Sequence[Hit]", folder: Path, *, link: bool) -> list[Failure]:
+    """Copies or links named by rank, so that a listing has the order of the hits; nothing is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    failed: list[Failure] = []
+    for hit in hits:
+        target = folder / f"{hit.rank:04} {Path(hit.path).name}"
+        try:
+            if target.exists() or target.is_symlink():
+                raise FileExistsError(17, f"{target} is there already; choose an empty folder")
+            if link:
+                target.symlink_to(hit.path)
+            else:
+                shutil.copy2(hit.path, target)
+        except OSError as error:
+            failed.append(Failure(hit.path, error.strerror or str(error)))
+    output.say(f"{folder} holds {len(hits) - len(failed)} {'links' if link else 'copies'}")
+    return failed
+
+
+def _share(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {word!r}")
+    return value

@@ -1,0 +1,55 @@
+"""Find pictures of a library by words, by other pictures, or by both.
+
+Terms are joined by + and -, each between spaces, each with a weight if you
+like: "2:golden retriever + ./photo.jpg - 0.5:fence". What starts with ./ ../
+/ ~ or http:// is a picture; "double quotes" make anything words. Of negatives
+alone the best hits are the pictures least like them.
+
+A filter compares path, name, size, modified, taken, width, height, format,
+camera, latitude, longitude or seconds with values:
+  taken >= 2024-01 and (width > 1000 or camera like '%Canon%')
+  path like '%holiday%' and not format in ('GIF', 'BMP')
+
+The probability is the model's own; small models give small ones, and their
+order still tells something. The exit code is 1 if nothing matches, as of grep.
+
+for example:
+  siglip search "a beagle"
+  siglip search "a cup of coffee - 0.5:teapot" --top 3 --json
+  siglip search --like samples/cat.jpg --where "format = 'JPEG'" --paths
+  siglip search "a rocket" --top 6 --sheet found.png
+"""
+
+import argparse
+
+from siglip.cli import hits, inputs
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "siglip search QUERY [--like FILE] [--where FILTER] [--library DIR] [...]"
+    parser.add_argument("query", nargs="*", type=inputs.text, metavar="QUERY", help="what to look for, see above")
+    parser.add_argument("--like", nargs="+", default=[], metavar="FILE", help="pictures to add to the query")
+    parser.add_argument("--not-like", nargs="+", default=[], metavar="FILE", help="pictures to subtract from it")
+    hits.add_hit_arguments(parser)
+    parser.add_argument("--page", type=inputs.positive, default=1, metavar="N", help="the next --top hits, and so on")
+    parser.add_argument(
+        "--sort", choices=["score", "date"], default="score", help="date: those of this page, newest first"
+    )
+    inputs.add_model_arguments(parser, named=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    query = " ".join(arguments.query)
+    with hits.open_library(arguments) as library:
+        found = library.search(
+            query,
+            like=arguments.like,
+            not_like=arguments.not_like,
+            where=arguments.where,
+            top=arguments.top,
+            page=arguments.page,
+            sort=arguments.sort,
+            min_probability=arguments.min_probability,
+        )
+        head = {"query": query, "like": arguments.like, "not_like": arguments.not_like, "where": arguments.where}
+        return hits.show(arguments, library, found, {**head, "model": library.space.model})

@@ -1,0 +1,130 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+from PIL import Image
+
+from siglip.cli.main import main
+from tests.cli.conftest import Run
+from tests.conftest import ROOT
+from tests.search.conftest import draw
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The current folder, with a library of the sample pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIGLIP_LIBRARY", str(tmp_path / "library"))
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    assert main(["index", "samples"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_results_come_as_rows_json_lines_or_paths(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    def run(*words: str) -> str:
+        assert main(["search", "a beagle", "--top", "2", *words]) == 0
+        return capsys.readouterr().out
+
+    heading, first, _ = run().splitlines()
+    assert heading.split("\t") == ["rank", "probability", "score", "taken", "path"]
+    assert first.split("\t")[0::4] == ["1", "samples/beagle.png"]
+    document = json.loads(run("--json"))
+    assert [hit["rank"] for hit in document["hits"]] == [1, 2]
+    assert document["hits"][0]["path"] == str(shelf / "samples" / "beagle.png")
+    assert (document["query"], document["model"]) == ("a beagle", "nano")
+    assert [json.loads(line) for line in run("--jsonl").splitlines()] == document["hits"]
+    assert run("--paths").splitlines() == [hit["path"] for hit in document["hits"]]
+    assert run("-0").split("\0")[:-1] == [hit["path"] for hit in document["hits"]]
+    assert main(["search", "a beagle", "--top", "1", "--page", "2", "--paths"]) == 0
+    assert capsys.readouterr().out.strip() == document["hits"][1]["path"]
+
+
+def test_nothing_that_matches_is_exit_code_1_and_said(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["search", "a beagle", "--min-probability", "0.999"]) == 1
+    assert capsys.readouterr().err == "siglip: nothing matches\n"
+    assert main(["search", "a beagle", "--where", "width > 100000", "--paths"]) == 1
+    assert main(["search", "a beagle", "--where", "breadth > 1"]) == 1
+    assert "no column 'breadth'" in capsys.readouterr().err
+
+
+def test_pictures_found_are_drawn_copied_and_linked(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["similar", "samples/pig.png", "--top", "3", "--sheet", "sheet.png"]
+    assert main([*words, "--copy-to", "copies"]) == 0
+    assert main([*words, "--link-to", "links"]) == 0
+    found = [line.split("\t")[-1] for line in capsys.readouterr().out.splitlines()[1:4]]
+    names = [f"{rank:04} {Path(path).name}" for rank, path in enumerate(found, start=1)]
+    assert sorted(path.name for path in (shelf / "copies").iterdir()) == names
+    assert [(shelf / "links" / name).resolve() for name in names] == [(shelf / path).resolve() for path in found]
+    with Image.open(shelf / "sheet.png") as sheet:
+        assert sheet.width > 400
+    assert main([*words, "--link-to", "links"]) == 3
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_question_asked_before_needs_no_torch(shelf: Path):
+    code = (
+        "import sys; from siglip.cli.main import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or ('torch' in sys.modules) * 99)"
+    )
+    command = [sys.executable, "-c", code, "search", "a rocket + ./samples/cat.jpg"]
+    codes = [subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode for _ in range(2)]
+    assert codes == [99, 0]
+
+
+def test_the_library_is_looked_after(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    def run(*words: str, code: int = 0) -> dict[str, object]:
+        capsys.readouterr()
+        assert main(["library", *words, "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    status = run()
+    assert (status["pictures"], status["model"], status["roots"]) == (16, "nano", [str(shelf / "samples")])
+    assert run("check") == {"sound": True, "damaged": [], "dry_run": False}
+    draw(shelf / "more" / "x.png", 1)
+    (shelf / "more" / "y.png").write_bytes(b"none")
+    assert main(["index", "more"]) == 3
+    assert "no picture" in capsys.readouterr().err
+    (broken,) = cast(list[dict[str, str]], run("broken")["broken"])
+    assert broken["path"] == str(shelf / "more" / "y.png")
+    assert "no picture" in broken["reason"]
+    (shelf / "more" / "x.png").unlink()
+    assert main(["index"]) == 0
+    assert run("prune", "--dry-run")["forgotten"] == 1
+    assert run("prune")["forgotten"] == 1
+    assert run("forget", "samples")["forgotten"] == 16
+    assert main(["library", "forget"]) == 2
+
+
+def test_without_a_library_the_way_to_one_is_told(siglip: Run, tmp_path: Path):
+    done = siglip("search", "x", SIGLIP_LIBRARY=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"siglip: error: {tmp_path / 'none'} holds no library of pictures; make one with `siglip index FOLDER`\n"
+    )
+    done = siglip("index", SIGLIP_LIBRARY=str(tmp_path / "none"))
+    assert "no folder is known yet" in done.stderr
+
+
+def test_changes_are_indexed_while_it_watches(tmp_path: Path, picture: Callable[[str], Path]):
+    picture("photos/a.png")
+    environment = {**os.environ, "SIGLIP_LIBRARY": str(tmp_path / "library"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "siglip", "index", "photos", "--watch", "--jsonl"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["embedded"] == 1
+        while "watching" not in process.stderr.readline():
+            pass
+        time.sleep(0.5)  # the system's watch starts right after this line
+        draw(tmp_path / "photos" / "b.png", 5)
+        assert json.loads(process.stdout.readline())["embedded"] == 1
+        process.send_signal(2)
+        assert process.wait(20) == 130

@@ -9,7 +9,7 @@ _QUIET_MS = 1_600  # a copy of many files is one change
 
 
 def changes(roots: Sequence[Path]) -> Generator[set[Path], None, None]:
-    """Yield the folders, of those given, in which something changed; Ctrl-C raises KeyboardInterrupt. Raises InputError."""
+    """Yield those of the folders in which something changed, until KeyboardInterrupt. Raises InputError."""
     try:
         from watchfiles import watch
     except ImportError as error:

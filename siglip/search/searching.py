@@ -46,7 +46,8 @@ class Searcher:
             space = self.catalogue.active_space()
             if space is None:
                 raise LibraryError(f"the library {self._folder} holds no pictures yet; `siglip index FOLDER` adds some")
-            if self._state is None or self._state[0] != space:
+            # a file that was cut short may have been filled again
+            if self._state is None or self._state[0] != space or len(self._state[1]) < space.rows:
                 self._state = space, self._opened(space)
             return self._state
 

@@ -28,7 +28,7 @@ def coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, 
     monkeypatch.setattr(module, "EXACT_ROWS", 100)
     rows = unit(3000, 64, 0)
     append(tmp_path / "v.f16", 0, rows[:2500])
-    codes, crc = build_codes(Vectors(tmp_path / "v.f16", 64, 2500), tmp_path / "c.tv")
+    _, crc = build_codes(Vectors(tmp_path / "v.f16", 64, 2500), tmp_path / "c.tv")
     append(tmp_path / "v.f16", 2500, rows[2500:])
     assert load_codes(tmp_path / "c.tv", 2500, crc + 1) is None
     return rows, Vectors(tmp_path / "v.f16", 64, 3000, codes=load_codes(tmp_path / "c.tv", 2500, crc))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from siglip.errors import DownloadError
+from siglip.errors import CheckpointError, DownloadError
 from siglip.files import settle
 from siglip.pretrained import HubOptions, StrPath
 from siglip.releases import BUILT_IN, RELEASES, check_model_name
@@ -38,6 +38,7 @@ def resolve(
         return Path(__file__).parents[1] / "assets" / BUILT_IN
     path = Path(source).expanduser()
     if name and path.exists():
+        path = _model_of_run(path)
         settle(path if path.is_dir() else path.parent)
         return path
     check_model_name(name)
@@ -49,6 +50,19 @@ def resolve(
     if set(_WEIGHTS) <= set(files) and not any(folder.glob("*model*.safetensors*")):
         folder = _download(name, [*files, *_OTHER_WEIGHTS], hub)
     return folder
+
+
+def _model_of_run(path: Path) -> Path:
+    """Of the folder of a training run its exported model; any other path as it is."""
+    is_run = path.is_dir() and (path / "checkpoints").is_dir() and not (path / "model.safetensors").exists()
+    if is_run and (path / "export").is_dir():
+        return path / "export"
+    if is_run or (path / "state.safetensors").exists():
+        what = "the folder of a run that has not ended" if is_run else "a checkpoint of a run"
+        raise CheckpointError(
+            f"{path} is {what}, which holds no model yet; `siglip convert {path} DST --to huggingface` makes one"
+        )
+    return path
 
 
 def _download(name: str, files: Sequence[str], hub: HubOptions) -> Path:

@@ -3,15 +3,19 @@
 SRC is a model name (see `siglip models`), a folder, or a file: a Hugging Face
 folder, a big_vision .npz, or an open_clip folder. DST is a folder, and gets the
 files that prepare pictures and texts too. A model that is there already is
-replaced with --overwrite only.
+replaced with --overwrite only. SRC may also be a checkpoint of a training run:
+DIR/checkpoints/step-..., DIR/best (by the held-out score), or DIR of a run that
+was stopped (its newest).
 
 for example:
   siglip convert nano nano-folder --to huggingface
   siglip convert nano nano-big-vision --to big_vision
   siglip convert nano nano-open-clip --to open_clip
+  siglip convert runs/first/best best-of-first --to huggingface
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from siglip.cli import output
@@ -27,9 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_model_name(arguments.source)
+    if Path(arguments.source).name != "best":
+        check_model_name(arguments.source)
     from siglip.checkpoints import convert
+    from siglip.training.resume import export_checkpoint, find_checkpoint
 
-    written = convert(arguments.source, arguments.destination, arguments.to, overwrite=arguments.overwrite)
+    found = find_checkpoint(Path(arguments.source))
+    with tempfile.TemporaryDirectory(prefix="siglip-") as temporary:
+        source = arguments.source
+        if found is not None:
+            source = Path(temporary)
+            export_checkpoint(*found, source)
+        written = convert(source, arguments.destination, arguments.to, overwrite=arguments.overwrite)
     output.print_record(output.form_of(arguments), {"written": str(written), "format": arguments.to})
     return 0

@@ -4,15 +4,16 @@ RECIPE.py is a Python file with a function recipe() that returns a TrainConfig,
 as those in the folder recipes. --set changes its values, by their path.
 --dry-run shows what would be done and what it would cost, and writes nothing.
 
-A run keeps its state in DIR. Ctrl-C and SIGTERM finish the step and save. With
---resume it goes on from the newest checkpoint, or begins if there is none, and
-ends with the very weights of a run that was never stopped. The trained model is
-in DIR/export. For several devices: torchrun -m siglip train RECIPE.py ...
+A run keeps its state in DIR. Ctrl-C and SIGTERM finish the step and save, a
+second one ends at once. With --resume it goes on from the newest checkpoint, or
+begins if there is none, and ends with the very weights of a run that was never
+stopped; the recipe may then be left out. The trained model is in DIR/export.
+For several devices: torchrun -m siglip train RECIPE.py ...
 
 for example:
   siglip train recipes/nano.py --set data.train=shards --dry-run
   siglip train recipes/nano.py --set data.train=shards steps=900 --out first
-  siglip train my_recipe.py --out second --resume
+  siglip train --resume --out first
 """
 
 import argparse
@@ -25,7 +26,7 @@ from siglip.errors import ConfigError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "siglip train RECIPE.py [--set KEY=VALUE ...] [--out DIR] [options]"
-    parser.add_argument("recipe", metavar="RECIPE.py", type=Path, help="the file with recipe()")
+    parser.add_argument("recipe", metavar="RECIPE.py", nargs="?", type=Path, help="the file with recipe()")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -44,14 +45,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     assignments = _once(arguments.set)
-    if not arguments.recipe.is_file():
-        raise ConfigError(f"{arguments.recipe} is no file; give the path of a recipe, such as recipes/nano.py")
-    out = arguments.out or Path("runs") / arguments.recipe.stem
+    recipe: Path | None = arguments.recipe
+    if recipe is None and not (arguments.resume and arguments.out):
+        raise inputs.UsageError("give the path of a recipe, such as recipes/nano.py, or --resume --out DIR")
+    if recipe is not None and not recipe.is_file():
+        raise ConfigError(f"there is no file {recipe}; give the path of a recipe, such as recipes/nano.py")
+    out: Path = arguments.out or Path("runs") / ("" if recipe is None else recipe.stem)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; a run needs a folder, choose another one with --out")
     from siglip.training import Stopped, load_recipe, train
+    from siglip.training.resume import load_config
 
-    config = load_recipe(arguments.recipe).with_overrides(assignments)
+    config = (load_config(out) if recipe is None else load_recipe(recipe)).with_overrides(assignments)
     if arguments.dry_run:
         from siglip.training.estimate import estimate
 

@@ -1,11 +1,14 @@
 """Work done by other processes, in order, and the count of the samples it failed on."""
 
+import io
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from siglip.errors import DataError, Failure, SiglipError
@@ -23,10 +26,11 @@ def in_workers(
     """`make(key)` for every key, in order, by `workers` processes that run ahead (0: made here, when asked for).
 
     `make` must be picklable where the system does not fork. `pinned`: what is made has a method `pin_memory` to call.
-    Errors of this package arrive as they were raised.
+    Errors of this package arrive as they were raised. Results come through pipes, not through /dev/shm: containers
+    make that so small (Docker: 64 MB) that a batch of pictures does not fit, and what does not fit would never come.
     """
     loader = DataLoader(
-        _Work(make),
+        _Work(make, packed=workers > 0),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
@@ -37,9 +41,10 @@ def in_workers(
         generator=torch.Generator(),
     )
     for made in loader:
-        if isinstance(made, SiglipError):
-            raise made
-        yield made
+        result = made.open() if isinstance(made, _Parcel) else made
+        if isinstance(result, SiglipError):
+            raise result
+        yield result
 
 
 class BrokenLedger:
@@ -75,17 +80,41 @@ class BrokenLedger:
             )
 
 
-class _Work(Dataset[Made | SiglipError], Generic[Key, Made]):
+class _Work(Dataset["Made | SiglipError | _Parcel"], Generic[Key, Made]):
     """Calls `make`. An exception that crosses processes would become another one, with a traceback for a message."""
 
-    def __init__(self, make: Callable[[Key], Made]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[Key], Made], *, packed: bool) -> None:
+        self._make, self._packed = make, packed
 
-    def __getitem__(self, index: Key) -> Made | SiglipError:
+    def __getitem__(self, index: Key) -> "Made | SiglipError | _Parcel":
         try:
-            return self._make(index)
+            made = self._make(index)
         except SiglipError as error:
-            return error
+            made = error
+        return _Parcel(made) if self._packed else made
+
+
+class _Parcel:
+    """Something on its way between processes, as bytes. DataLoader would put the tensors in it into /dev/shm."""
+
+    def __init__(self, made: Any) -> None:
+        stream = io.BytesIO()
+        _Packer(stream, protocol=5).dump(made)
+        self._bytes = stream.getvalue()
+
+    def open(self) -> Any:
+        """What was packed."""
+        return pickle.loads(self._bytes)
+
+    def pin_memory(self) -> Any:
+        """What was packed, in page-locked memory; DataLoader calls it in a thread."""
+        made = self.open()
+        return made if isinstance(made, SiglipError) else made.pin_memory()
+
+
+class _Packer(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        return (torch.from_numpy, (obj.numpy(),)) if isinstance(obj, Tensor) else NotImplemented
 
 
 def _start_worker(_: int) -> None:

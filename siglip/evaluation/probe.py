@@ -47,14 +47,7 @@ def linear_probe(
     train, tested = _checked(train, classes), _checked(test, classes)
     if len(np.unique(train.labels)) < 2:
         raise DataError("the training pictures are all of one class; a probe needs at least two")
-    order, held = np.random.default_rng(seed).permutation(len(train)), max(1, len(train) // 10)
-    chosen, kept = train.at(order[:held]), train.at(order[held:])
-    accuracy: dict[float, float] = {}
-    for penalty in _PENALTIES:
-        fitted = fit_logistic(kept.vectors, kept.labels, len(classes), penalty)
-        accuracy[penalty] = classification(fitted.scores(chosen.vectors), chosen.labels)["top1"]
-    best = max(_PENALTIES, key=lambda penalty: accuracy[penalty])
-    fitted = fit_logistic(train.vectors, train.labels, len(classes), best)
+    fitted, best = fit_probe(train.vectors, train.labels, len(classes), seed=seed)
     return classified(
         "linear-probe",
         tested,
@@ -102,6 +95,20 @@ def k_shot(
         settings={"shots": shots, "draws": draws, "seed": seed},
         num_mistakes=num_mistakes,
     )
+
+
+def fit_probe(
+    vectors: Float32[np.ndarray, "n dim"], labels: Int64[np.ndarray, " n"], num_classes: int, *, seed: int = 0
+) -> tuple[Linear, float]:
+    """Logistic regression, and its penalty: the strongest of those that are best on a tenth of the vectors."""
+    order, held = np.random.default_rng(seed).permutation(len(labels)), max(1, len(labels) // 10)
+    chosen, kept = order[:held], order[held:]
+    accuracy: dict[float, float] = {}
+    for penalty in _PENALTIES:
+        fitted = fit_logistic(vectors[kept], labels[kept], num_classes, penalty)
+        accuracy[penalty] = classification(fitted.scores(vectors[chosen]), labels[chosen])["top1"]
+    best = max(_PENALTIES, key=lambda penalty: accuracy[penalty])
+    return fit_logistic(vectors, labels, num_classes, best), best
 
 
 def fit_logistic(

@@ -27,7 +27,8 @@ class ModelSpec:
     checkpoint whose image tower takes the place of the fresh one, as in locked-image tuning.
 
     `initial_bias` replaces b. The paper's -10 is right for 32k pairs: with small batches the log-odds of a positive
-    pair, -log(batch_size - 1), is a better start.
+    pair, -log(batch_size - 1), is a better start. `classifier_start` is what the new layer of a classifier begins as:
+    "zeros", or "probe", a logistic regression on what the tower already says of the training pictures.
     """
 
     source: str | None = None
@@ -37,6 +38,7 @@ class ModelSpec:
     clean: Clean | None = None
     image_tower: str | None = None
     initial_bias: float | None = None
+    classifier_start: Literal["zeros", "probe"] = "zeros"
 
     def __post_init__(self) -> None:
         _check_choices(self, "model")
@@ -128,7 +130,8 @@ class TrainConfig:
     all of a process's share). `trainable`: "all"; "text" locks the image tower (SigLiT); "head" trains only the
     classifier or the pooling heads; "last-blocks" the last `num_blocks` layers of each tower and what follows them.
     `precision` is that of the towers; weights and losses are float32. `ema` is the decay of an exponential average of
-    the weights that is evaluated and exported in their place. Steps are updates.
+    the weights that is evaluated and exported in their place. Steps are updates. `tensorboard` writes the numbers of
+    the run for TensorBoard too, into its folder; `wandb` sends them to Weights & Biases.
     """
 
     model: ModelSpec
@@ -150,6 +153,8 @@ class TrainConfig:
     evaluate_every: int = 500
     save_every: int = 500
     keep: int = 2
+    tensorboard: bool = False
+    wandb: bool = False
 
     def __post_init__(self) -> None:
         _check_choices(self, "the configuration")

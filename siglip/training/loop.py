@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from siglip.data import Batch, Loader, LoaderSettings, Source, open_source
 from siglip.distributed import all_gather_ints, init_from_environment, rank, shutdown, world_size
-from siglip.errors import ConfigError, TrainingError
+from siglip.errors import TrainingError
 from siglip.files import write_text
 from siglip.model import SiglipModel
 from siglip.processing import SiglipProcessor
@@ -29,11 +29,9 @@ from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.report import Reporter
+from siglip.training.resume import check_data, claim
 from siglip.training.state import CheckpointFolder, RunState
 from siglip.training.tasks import TASKS, build, export
-
-# what may change between stops: how often things are looked at, and by whom batches are made
-_FREE = {"data.workers", "log_every", "evaluate_every", "save_every", "keep"}
 
 # pictures that go through a locked tower at a time, for each process
 _CACHED_AT_ONCE = 64
@@ -70,11 +68,18 @@ class _Run:
     def __init__(self, config: TrainConfig, out: Path, device: torch.device, *, resume: bool) -> None:
         self._config, self._out, self._device = config, out, device
         self._checkpoints = CheckpointFolder(out / "checkpoints", config.keep)
-        saved = _claim(out, config, self._checkpoints, resume=resume)
+        saved = claim(out, config, self._checkpoints, resume=resume)
         source = open_source(config.data.train, columns=config.data.columns)
         held_out = config.data.held_out
         self._held_out = None if held_out is None else open_source(held_out, columns=config.data.columns)
-        model, self._processor = build(config, labels=source.label_names)
+        self._labels = list(source.label_names)
+        named = {"data.train": source} if self._held_out is None else {
+            "data.train": source, "data.held_out": self._held_out,
+        }  # fmt: skip
+        self._fingerprints = check_data(config, saved, named)
+        if rank() == 0:
+            write_text(out / "config.json", config.to_json())
+        model, self._processor = build(config, labels=self._labels)
         if saved is None:
             TASKS[config.task].begin(model, self._processor, config, source, device)
         cache = _locked_images(config, out, source, model, self._processor, device)
@@ -95,7 +100,9 @@ class _Run:
 
     def go(self) -> Path:
         """All steps that are left, then the export."""
-        reporter = Reporter(self._out, start=self._step, config=self._config) if rank() == 0 else None
+        reporter = None
+        if rank() == 0:
+            reporter = Reporter(self._out, start=self._step, config=self._config, score=self._learner.task.score)
         try:
             with self._heeding_signals():
                 if self._due() and not self._judged:
@@ -107,7 +114,10 @@ class _Run:
                         if self._step == self._config.steps:
                             break
                 self._checkpoints.wait()
-                return self._export()
+                folder = self._export()
+            if reporter is not None:
+                reporter.conclude()
+            return folder
         finally:
             if reporter is not None:
                 reporter.close()
@@ -179,8 +189,14 @@ class _Run:
     def _save(self) -> None:
         tensors = self._learner.state()
         if rank() == 0:
-            position, config = self._loader.state_dict(), self._config.to_json()
-            state = RunState(step=self._step, tensors=tensors, position=position, config=config)
+            state = RunState(
+                step=self._step,
+                tensors=tensors,
+                position=self._loader.state_dict(),
+                config=self._config.to_json(),
+                labels=self._labels,
+                fingerprints=self._fingerprints,
+            )
             self._checkpoints.save(state)
 
     def _export(self) -> Path:
@@ -202,26 +218,6 @@ def loader_settings(config: TrainConfig, *, images: bool = True) -> LoaderSettin
         images=images,
         max_broken=data.max_broken,
     )
-
-
-def _claim(out: Path, config: TrainConfig, checkpoints: CheckpointFolder, *, resume: bool) -> RunState | None:
-    """Make the folder ours, or refuse to mix two runs; returns what there is to go on from."""
-    if checkpoints.steps() and not resume:
-        raise ConfigError(f"{out} holds a run already; pass --resume to go on with it, or another --out")
-    saved = checkpoints.latest()
-    if saved is not None:
-        before, now = TrainConfig.from_json(saved.config).flat(), config.flat()
-        changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in _FREE]
-        if changed:
-            key = changed[0]
-            more = f" ({len(changed) - 1} more differ)" if len(changed) > 1 else ""
-            raise ConfigError(
-                f"the run in {out} began with {key}={before.get(key)}, now it is {now.get(key)}{more}; its numbers "
-                "would be another run's: resume with what it began with, or take another --out"
-            )
-    if rank() == 0:
-        write_text(out / "config.json", config.to_json())
-    return saved
 
 
 def _locked_images(

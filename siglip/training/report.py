@@ -1,8 +1,7 @@
-"""numbers of a step -> metrics.jsonl, a progress line, TensorBoard or W&B if installed, and metrics.png at the end."""
+"""numbers of a step -> metrics.jsonl, a progress line, and what the recipe asks for; metrics.png when the run ends."""
 
 import importlib.util
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,30 +10,38 @@ from typing import Any
 
 from tqdm import tqdm
 
-from siglip.files import replacing, write_text
+from siglip.errors import ConfigError
+from siglip.files import write_text
 from siglip.training.config import TrainConfig
+from siglip.training.plot import draw
 
 Numbers = Mapping[str, float]
+
+# the numbers of a step that a person follows; all are in metrics.jsonl
+_ON_THE_BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}  {remaining} left{postfix}"
 
 
 class Reporter:
     """Says how a run goes, on screen and in `folder`. Only the first process has one.
 
     `start` is the step the run goes on from: later lines of an interrupted run are dropped from metrics.jsonl, so each
-    step stands there once.
+    step stands there once. `score` is the held-out number that is shown. Raises ConfigError if the recipe asks for a
+    library that is not installed.
     """
 
-    def __init__(self, folder: Path, *, start: int, config: TrainConfig) -> None:
-        self._path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, *, start: int, config: TrainConfig, score: str) -> None:
+        self._path, self._score = folder / "metrics.jsonl", f"held_out/{score}"
         self._steps, self._batch_size, self._log_every = config.steps, config.batch_size, config.log_every
         self._start = self._written = start
         self._began = self._written_at = time.monotonic()
+        self._writers = _writers(folder, start, config)
         self._lines = _lines_before(self._path, start)
         write_text(self._path, "".join(line + "\n" for line in self._lines))
+        self._shown: dict[str, str] = {}
         self._bar = tqdm(
-            total=config.steps, initial=start, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
-        )
-        self._writers = _installed_writers(folder, start)
+            total=config.steps, initial=start, disable=not sys.stderr.isatty(), dynamic_ncols=True,
+            bar_format=_ON_THE_BAR,
+        )  # fmt: skip
 
     def due(self, step: int) -> bool:
         """Whether numbers of this step are written: every `log_every` steps, and the first and last."""
@@ -48,8 +55,8 @@ class Reporter:
         now = time.monotonic()
         pairs_per_s = (step - self._written) * self._batch_size / (now - self._written_at)
         self._written, self._written_at = step, now
+        self._show({"loss": f"{numbers['loss']:.4g}", "pairs/s": f"{pairs_per_s:.3g}"})
         numbers = {**numbers, "pairs_per_s": pairs_per_s}
-        self._bar.set_postfix_str(_line(numbers))
         if self._bar.disable:
             left_s = (self._steps - step) * (now - self._began) / (step - self._start)
             self._say(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left")
@@ -63,20 +70,57 @@ class Reporter:
         self._written_at += numbers["seconds"]
         self._began += numbers["seconds"]
         found = {f"held_out/{name}": value for name, value in numbers.items()}
-        self._say(f"step {step}  {_line(found)}")
+        self._show({self._score.split("/")[-1]: f"{found[self._score]:.3f}"})
+        shown = found if self._bar.disable else {self._score: found[self._score]}
+        self._say(f"step {step}  {_line(shown)}")
+        if "held_out/broken" in found:
+            self._say(f"{found['held_out/broken']:.0f} held-out samples are broken and were left out")
         self._write(step, found)
 
-    def _say(self, line: str) -> None:
-        with tqdm.external_write_mode(file=sys.stderr):
-            print(line, file=sys.stderr)
+    def conclude(self) -> None:
+        """Say at the end of a run what it changed, and plainly if that was for the worse."""
+        rows: list[dict[str, int | float]] = [json.loads(line) for line in self._lines]
+        found = [(int(row["step"]), row[self._score]) for row in rows if self._score in row]
+        if len(found) < 2 or found[0][0] != 0:
+            return
+        self._bar.close()
+        (_, before), (_, after), name = found[0], found[-1], self._score.replace("held_out/", "held-out ")
+        line = f"{name}: {before:.4f} before training, {after:.4f} now ({after - before:+.4f})"
+        least = {"majority": "always saying the most frequent class", "zero_shot": "the zero-shot answers of the model"}
+        others = {
+            words: rows[0][f"held_out/{key}"] for key, words in least.items() if f"held_out/{key}" in rows[0]
+        }  # fmt: skip
+        line += "".join(f"; {words}: {value:.4f}" for words, value in others.items())
+        self._say(line)
+        if after < before:
+            step, best = max(found, key=lambda pair: pair[1])
+            where = "before training" if step == 0 else f"after step {step}, {best:.4f}"
+            self._say(
+                f"this run made the model WORSE on held-out data; it was best {where}. Lower optimizer.lr, train for "
+                "fewer steps, or look at the data"
+            )
+        for words, value in others.items():
+            if after < value:
+                self._say(f"the trained model is WORSE than {words}; train longer, or with another learning rate")
 
     def close(self) -> None:
         """End the progress bar and draw metrics.png, if matplotlib is installed."""
         self._bar.close()
         for writer in self._writers:
             writer.close()
-        if importlib.util.find_spec("matplotlib") is not None:
-            draw([json.loads(line) for line in self._lines], self._path.with_name("metrics.png"))
+        rows = [json.loads(line) for line in self._lines]
+        if importlib.util.find_spec("matplotlib") is None:
+            self._say("metrics.png is not drawn, since matplotlib is missing: pip install 'siglip[train]'")
+        elif rows:
+            draw(rows, self._path.with_name("metrics.png"))
+
+    def _show(self, numbers: Mapping[str, str]) -> None:
+        self._shown |= numbers
+        self._bar.set_postfix_str("  ".join(f"{name} {value}" for name, value in self._shown.items()))
+
+    def _say(self, line: str) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(line, file=sys.stderr)
 
     def _write(self, step: int, numbers: Numbers) -> None:
         before = json.loads(self._lines[-1]) if self._lines else {}
@@ -89,26 +133,6 @@ class Reporter:
                 file.write(self._lines[-1] + "\n")
         for writer in self._writers:
             writer.write(step, numbers)
-
-
-def draw(rows: list[dict[str, int | float]], path: Path) -> None:
-    """One small chart for each number over the steps."""
-    from matplotlib.figure import Figure
-
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "step"]
-    columns = 3
-    figure = Figure(figsize=(4.2 * columns, 2.8 * max(1, -(-len(names) // columns))), layout="constrained")
-    for index, name in enumerate(names):
-        axes = figure.add_subplot(-(-len(names) // columns), columns, index + 1)
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "", color="#2a5d9f", linewidth=1.2)
-        axes.set_title(name, fontsize=9, loc="left")
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
 
 
 def _lines_before(path: Path, step: int) -> list[str]:
@@ -160,11 +184,10 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
-def _installed_writers(folder: Path, start: int) -> "list[_TensorBoard | _WeightsAndBiases]":
-    """TensorBoard if it is installed; W&B only if its key is set as well: nothing leaves this machine unasked."""
-    writers: list[_TensorBoard | _WeightsAndBiases] = []
-    if importlib.util.find_spec("tensorboard") is not None:
-        writers.append(_TensorBoard(folder, start))
-    if importlib.util.find_spec("wandb") is not None and os.environ.get("WANDB_API_KEY"):
-        writers.append(_WeightsAndBiases(folder))
-    return writers
+def _writers(folder: Path, start: int, config: TrainConfig) -> "list[_TensorBoard | _WeightsAndBiases]":
+    """Those the recipe asks for, and no other: nothing leaves this machine unasked."""
+    for name, wanted in (("tensorboard", config.tensorboard), ("wandb", config.wandb)):
+        if wanted and importlib.util.find_spec(name) is None:
+            raise ConfigError(f"{name}=true, but {name} is not installed: pip install {name}, or set {name}=false")
+    writers: list[_TensorBoard | _WeightsAndBiases] = [_TensorBoard(folder, start)] if config.tensorboard else []
+    return [*writers, _WeightsAndBiases(folder)] if config.wandb else writers

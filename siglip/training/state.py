@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,16 @@ _PREFIX = "step-"
 class RunState:
     """All a run needs to go on: tensors by name, and small facts.
 
-    `position` is the loader's. `config` is the resolved configuration as JSON. `score` ranks checkpoints, higher is
-    better; None: nobody looked.
+    `position` is the loader's. `config` is the resolved configuration as JSON. `labels` are the classes of the data,
+    `fingerprints` what tells it from other data. `score` ranks checkpoints, higher is better; None: nobody looked.
     """
 
     step: int
     tensors: Mapping[str, Tensor]
     position: Mapping[str, int] = field(default_factory=dict[str, int])
     config: str = ""
+    labels: Sequence[str] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict[str, str])
     score: float | None = None
 
 
@@ -75,7 +77,7 @@ class CheckpointFolder:
     def latest(self) -> RunState | None:
         """The newest complete checkpoint, or None if there is none; raises CheckpointError if it cannot be read."""
         steps = self.steps()
-        return self._read(steps[-1]) if steps else None
+        return self.read(steps[-1]) if steps else None
 
     def best_step(self) -> int | None:
         """The step with the highest score, the newest among equals."""
@@ -93,7 +95,8 @@ class CheckpointFolder:
     def _facts(self, step: int) -> dict[str, Any]:
         return json.loads((self._path(step) / "state.json").read_text(encoding="utf-8"))
 
-    def _read(self, step: int) -> RunState:
+    def read(self, step: int) -> RunState:
+        """The checkpoint of that step; raises CheckpointError if it cannot be read."""
         try:
             return RunState(tensors=load_file(self._path(step) / "state.safetensors"), **self._facts(step))
         except Exception as error:
@@ -109,7 +112,7 @@ class CheckpointFolder:
             temporary.mkdir()
             save_file(dict(state.tensors), temporary / "state.safetensors")
             flush(temporary / "state.safetensors")
-            names = ("step", "position", "config", "score")
+            names = ("step", "position", "config", "labels", "fingerprints", "score")
             write_text(temporary / "state.json", json.dumps({name: getattr(state, name) for name in names}))
             if not self._path(state.step).exists():
                 temporary.rename(self._path(state.step))

@@ -3,6 +3,9 @@
 import json
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,8 +20,10 @@ from hypothesis import strategies as st
 from siglip.data import Augment, Batch, Loader, LoaderSettings, Source, Subset, one_pass, open_source
 from siglip.data.batch import BatchMaker
 from siglip.data.order import Visit
+from siglip.data.workers import in_workers
 from siglip.errors import ConfigError, DataError, DownloadError, SiglipWarning
 from siglip.processing import SiglipProcessor
+from tests.conftest import ROOT
 from tests.data.conftest import MakeShards, MakeTar, png
 
 # the source is opened once for all examples of a property
@@ -291,3 +296,27 @@ def test_a_batch_larger_than_the_set_is_said_once_by_the_first_process(
             Loader(source, processor, replace(SETTINGS, batch_size=6), rank=rank, world_size=2)
     assert len(caught) == 1
     Loader(source, processor, replace(SETTINGS, batch_size=5))
+
+
+SMALL_SHM = """
+import sys, numpy as np
+from siglip.data.workers import in_workers
+import torch
+def make(number): return torch.full((4_000_000,), number)
+print([int(made.sum()) for made in in_workers(make, range(3), 1)])
+"""
+
+
+def test_batches_larger_than_dev_shm_arrive() -> None:
+    """32 MB each, in a mount namespace of its own whose /dev/shm has 1 MB, as a container's may have."""
+    script = f"mount -t tmpfs -o size=1m tmpfs /dev/shm && exec {sys.executable} -c '{SMALL_SHM}'"
+    namespace = ["unshare", "-rm", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("this system lets nobody make a mount namespace")
+    done = subprocess.run([*namespace, script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.split() == ["[0,", "4000000,", "8000000]"], done.stderr
+
+
+def test_what_workers_make_comes_without_shared_memory() -> None:
+    for made in in_workers(lambda number: torch.full((2,), number), range(2), 1):
+        assert not made.is_shared()

@@ -7,21 +7,26 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from siglip.data import Batch, Source
+from siglip.data import Batch, Source, Subset
 from siglip.distributed import all_gather, world_size
-from siglip.errors import DataError
+from siglip.embedder import Embedder
+from siglip.errors import CheckpointError, DataError
 from siglip.evaluation.classes import match_labels
 from siglip.evaluation.metrics import accuracies, class_places
-from siglip.model import SiglipForImageClassification
+from siglip.evaluation.probe import fit_probe
+from siglip.model import SiglipForImageClassification, SiglipModel
 from siglip.processing import SiglipProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
 from siglip.training.tasks.task import broken_among, held_out_batches
 from siglip.training.towers import hold_back, spread
+
+# training pictures that a probe is fitted to: its cost grows with them, its use soon does not
+_PROBED = 20_000
 
 
 class ClassTask:
@@ -52,7 +57,25 @@ class ClassTask:
     def begin(
         cls, model: nn.Module, processor: SiglipProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
-        pass
+        """With `classifier_start="probe"`, fit the linear layer to the tower as it is (arXiv 2202.10054, LP-FT)."""
+        if config.model.classifier_start == "zeros":
+            return
+        assert isinstance(model, SiglipForImageClassification)
+        chosen = np.random.default_rng(config.seed).permutation(len(source))[:_PROBED]
+        tower = model.to(device).eval().vision_model
+        vectors, labels = [torch.empty(0, model.config.vision_config.hidden_size)], [torch.empty(0, dtype=torch.int64)]
+        for batch in held_out_batches(Subset(source, chosen), processor, config):
+            assert batch.pixels is not None
+            with torch.inference_mode():
+                tokens = tower(processor.image_processor.normalize(batch.pixels.to(device))).last_hidden_state
+            vectors.append(tokens.mean(dim=1).float().cpu()[batch.labels >= 0])
+            labels.append(batch.labels[batch.labels >= 0])
+        features, classes = all_gather(torch.cat(vectors)).numpy(), all_gather(torch.cat(labels)).numpy()
+        fitted, _ = fit_probe(features, classes, model.config.num_labels, seed=config.seed)
+        kernel = fitted.weights / fitted.spread[:, None]
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(kernel.T))
+            model.classifier.bias.copy_(torch.from_numpy(fitted.bias - fitted.mean @ kernel))
 
     @classmethod
     def row_flops(cls, model: nn.Module) -> float:
@@ -95,14 +118,37 @@ class ClassTask:
         return {}
 
     def held_out(self, model: nn.Module, source: Source) -> dict[str, float]:
-        return self._judged(source, lambda pixels: self._logits(model, pixels))
-
-    def baseline(self, source: Source) -> dict[str, float]:
-        return {}
+        return self._judged(source, lambda pixels: self._logits(model, pixels))[0]
 
     @torch.inference_mode()
-    def _judged(self, source: Source, scores: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Accuracies of `scores` of bytes of pictures, [batch, classes]."""
+    def baseline(self, source: Source) -> dict[str, float]:
+        """The share of the most frequent class, and top-1 of the zero-shot answers of the checkpoint, if it has any."""
+        spec = self._config.model
+        try:
+            pair = None if spec.source is None else from_checkpoint(SiglipModel, spec)[0]
+        except CheckpointError:
+            pair = None  # a classifier is trained further: it has no text tower
+        if pair is None:
+            _, labels = self._judged(source, lambda pixels: torch.zeros(len(pixels), len(self._classes)))
+            return {"majority": _most_frequent(labels)}
+        embedder = Embedder(pair, self._processor, device=self._device, dtype="float32")
+        names = [name.replace("_", " ") for name in self._classes]
+        texts = torch.from_numpy(embedder.embed_labels(names)).to(self._device)
+        pair.to(self._device)
+
+        def cosines(pixels: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+                images = pair.get_image_features(self._processor.image_processor.normalize(pixels))
+            return F.normalize(images.float(), dim=-1) @ texts.T
+
+        found, labels = self._judged(source, cosines)
+        return {"zero_shot": found["top1"], "majority": _most_frequent(labels)}
+
+    @torch.inference_mode()
+    def _judged(
+        self, source: Source, scores: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[str, float], Int64[np.ndarray, " n"]]:
+        """Accuracies of `scores` of bytes of pictures, [batch, classes]; and the classes of the pictures."""
         # other folders may hold fewer classes, numbered from 0 again
         numbers = match_labels(source.label_names, self._classes)
         places, labels, read = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
@@ -117,8 +163,13 @@ class ClassTask:
         if not len(everyone[0]):
             raise DataError(f"no picture of {self._config.data.held_out} has a class; leave data.held_out out")
         read = int(all_gather(torch.tensor([read])).sum())
-        return accuracies(everyone[0], everyone[1], len(self._classes)) | broken_among(source, read)
+        return accuracies(everyone[0], everyone[1], len(self._classes)) | broken_among(source, read), everyone[1]
 
     def _logits(self, model: nn.Module, pixels: Tensor) -> Float[Tensor, "batch classes"]:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             return model(self._processor.image_processor.normalize(pixels)).logits.float()
+
+
+def _most_frequent(labels: Int64[np.ndarray, " n"]) -> float:
+    """Share of the most frequent of them."""
+    return float(np.bincount(labels).max() / len(labels))

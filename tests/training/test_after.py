@@ -1,0 +1,201 @@
+"""What can be done with a run when it has stopped or ended, and what it says of itself."""
+
+import importlib
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from siglip.checkpoints import fingerprint
+from siglip.cli.main import main
+from siglip.errors import CheckpointError, ConfigError
+from siglip.model import SiglipModel
+from siglip.training import train
+from siglip.training.plot import draw
+from tests.conftest import ROOT
+from tests.training.conftest import metrics, small_run
+from tests.training.test_resume import check_same_run, stop_at
+
+
+def test_every_kept_checkpoint_becomes_a_model(shard: Path, tmp_path: Path) -> None:
+    """The last one is the export, bit for bit; the best is the one with the best held-out number."""
+    run = tmp_path / "run"
+    train(small_run(shard, steps=4, evaluate_every=2, ema=0.5, data_held_out=str(shard)), run)
+    found = {int(row["step"]): row["held_out/text_to_image/recall@1"] for row in metrics(run) if row["step"] in (2, 4)}
+    best = max((score, step) for step, score in found.items())[1]
+    for name in ("checkpoints/step-00000004", "best", "checkpoints/best"):
+        assert main(["convert", str(run / name), str(tmp_path / name), "--to", "huggingface"]) == 0
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (
+        tmp_path / "checkpoints" / "step-00000004", run / "export",
+    ))  # fmt: skip
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert (
+        main(["convert", str(run / f"checkpoints/step-{best:08d}"), str(tmp_path / "same"), "--to", "big_vision"]) == 0
+    )
+    assert fingerprint(SiglipModel.from_pretrained(tmp_path / "same")) == fingerprint(
+        SiglipModel.from_pretrained(tmp_path / "best")
+    )
+    with pytest.raises(CheckpointError, match="step-00000002, step-00000004"):
+        from siglip.training.resume import find_checkpoint
+
+        find_checkpoint(run / "checkpoints" / "step-00000003")
+
+
+def test_the_folder_of_a_run_is_its_model_once_it_has_ended(shard: Path, tmp_path: Path) -> None:
+    config = small_run(shard, steps=4)
+    train(config, tmp_path / "whole")
+    ended = SiglipModel.from_pretrained(tmp_path / "whole")
+    assert fingerprint(ended) == fingerprint(SiglipModel.from_pretrained(tmp_path / "whole" / "export"))
+    stop_at(tmp_path / "whole", tmp_path / "part", 2)
+    with pytest.raises(CheckpointError, match=r"has not ended.*siglip convert .*part DST"):
+        SiglipModel.from_pretrained(tmp_path / "part")
+    with pytest.raises(CheckpointError, match="a checkpoint of a run"):
+        SiglipModel.from_pretrained(tmp_path / "part" / "checkpoints" / "step-00000002")
+    assert main(["convert", str(tmp_path / "part"), str(tmp_path / "model"), "--to", "huggingface"]) == 0
+    SiglipModel.from_pretrained(tmp_path / "model")
+
+
+def test_moved_data_resumes_without_a_recipe_and_other_data_does_not(
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_run(shard, steps=4)
+    train(config, tmp_path / "whole")
+    stop_at(tmp_path / "whole", tmp_path / "part", 2)
+    (tmp_path / "part" / "config.json").write_text(config.to_json())
+    (tmp_path / "elsewhere").mkdir()
+    moved = shard.rename(tmp_path / "elsewhere" / shard.name)
+    command = ["train", "--resume", "--out", str(tmp_path / "part")]
+    assert main([*command, "--set", f"data.train={ROOT / 'samples'}"]) != 0
+    assert "holds other data" in capsys.readouterr().err
+    assert main([*command, "--set", f"data.train={moved}"]) == 0
+    check_same_run(tmp_path / "whole", tmp_path / "part")
+    assert main(["train", "--resume", "--out", str(tmp_path / "none")]) != 0
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_steps_may_change_only_where_they_decide_nothing_else(shard: Path, tmp_path: Path) -> None:
+    constant = small_run(shard, steps=4, optimizer_decay="constant")
+    train(constant, tmp_path / "long")
+    train(replace(constant, steps=2), tmp_path / "longer")
+    train(constant, tmp_path / "longer", resume=True)
+    ours, theirs = (load_file(tmp_path / run / "export" / "model.safetensors") for run in ("long", "longer"))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    with pytest.raises(ConfigError, match="has done 4 steps already"):
+        train(replace(constant, steps=3), tmp_path / "longer", resume=True)
+    cosine = small_run(shard, steps=2)
+    train(cosine, tmp_path / "cosine")
+    with pytest.raises(ConfigError, match=r"with optimizer\.decay=cosine .* model\.source="):
+        train(replace(cosine, steps=4), tmp_path / "cosine", resume=True)
+
+
+def test_a_run_that_made_the_model_worse_says_so(
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = train(small_run(shard, steps=40, batch_size=16, optimizer_logit_lr_multiplier=10.0), tmp_path / "good")
+    config = small_run(shard, steps=3, optimizer_lr=1.0, data_held_out=str(shard))
+    train(
+        replace(config, model=replace(config.model, source=str(good), config=None, preparation=None)), tmp_path / "bad"
+    )
+    rows = metrics(tmp_path / "bad")
+    before, after = (row["held_out/text_to_image/recall@1"] for row in (rows[0], rows[-1]))
+    assert after < before
+    told = capsys.readouterr().err
+    assert f"{before:.4f} before training, {after:.4f} now ({after - before:+.4f})" in told
+    assert "made the model WORSE" in told
+    assert "best before training" in told
+
+
+def test_a_checkpoint_is_saved_before_it_is_judged(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out data that vanish in the run cost an evaluation, not the work; the resumed run judges what was not."""
+    from siglip.training.tasks.pairs import PairTask
+
+    real = PairTask.held_out
+    calls: list[int] = []
+
+    def vanish(self: PairTask, *arguments: object) -> dict[str, float]:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise OSError("gone")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(PairTask, "held_out", vanish)
+    config = small_run(shard, steps=4, evaluate_every=2, save_every=100, data_held_out=str(shard))
+    with pytest.raises(OSError, match="gone"):
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    assert [row["step"] for row in metrics(tmp_path / "run") if "held_out/seconds" in row] == [0, 2, 4]
+    monkeypatch.undo()
+    train(config, tmp_path / "whole")
+    check_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_no_service_is_told_unless_the_recipe_asks(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "wandb.py").write_text("def init(**options):\n    raise RuntimeError('told')\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    importlib.invalidate_caches()
+    train(small_run(shard, steps=1), tmp_path / "quiet")
+    assert not (tmp_path / "quiet" / "tensorboard").exists()
+    with pytest.raises(RuntimeError, match="told"):
+        train(small_run(shard, steps=1, wandb=True), tmp_path / "asked")
+
+
+def test_the_plot_has_few_panels_whatever_there_is_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    made: list[Figure] = []
+    keep = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (made.append(self), keep(self, *a, **k))[1])
+    rows = [
+        {"step": 0, "held_out/top1": 0.2, "held_out/majority": 0.3, "held_out/seconds": 9.0},
+        *({"step": s, "loss": 3.0 / s, "lr": 0.1, "gradient_norm": 1.0, "t": 10.0, "b": -10.0} for s in range(1, 9)),
+        {"step": 9, "held_out/top1": 0.6, "held_out/seconds": 9.0},
+    ]
+    draw(rows, tmp_path / "metrics.png")
+    panels = made[0].axes
+    assert [axes.get_title(loc="left") for axes in panels] == [
+        "loss",
+        "held-out shares",
+        "learning rate",
+        "gradient norm",
+    ]
+    curves = {line.get_label(): line.get_ydata().tolist() for line in panels[1].get_lines()}
+    assert curves == {"top1": [0.2, 0.6], "majority": [0.3, 0.3]}
+    assert panels[1].get_ylim()[0] == 0
+
+
+def test_two_interrupts_end_a_run_that_waits_for_ever(shard: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from siglip.training import TrainConfig, train\n"
+        "import siglip.data.batch as batch\n"
+        "def hang(*_):\n"
+        "    Path(sys.argv[3]).touch()\n"
+        "    while True: time.sleep(60)\n"
+        "batch.BatchMaker.batch = hang\n"
+        "train(TrainConfig.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))\n"
+    )
+    (tmp_path / "config.json").write_text(small_run(shard, data_workers=1).to_json())
+    command = [sys.executable, "-c", code, tmp_path / "config.json", tmp_path / "run", tmp_path / "hangs"]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 100
+        while not (tmp_path / "hangs").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=60) != 0
+    finally:
+        child.kill()

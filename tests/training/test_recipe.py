@@ -68,4 +68,4 @@ def test_the_command_line_tells_what_is_wrong_in_one_line(
 
 def test_a_recipe_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "none.py")]) == 1
-    assert "there is no file none.py; give the path of a recipe" in capsys.readouterr().err
+    assert "none.py; give the path of a recipe" in capsys.readouterr().err

@@ -11,7 +11,6 @@ for example:
   siglip convert nano nano-folder --to huggingface
   siglip convert nano nano-big-vision --to big_vision
   siglip convert nano nano-open-clip --to open_clip
-  siglip convert runs/first/best best-of-first --to huggingface
 """
 
 import argparse

@@ -45,6 +45,11 @@ PEERS = {"transformers", "open_clip", "timm", "jax", "flax", "torchvision"}
 # each heavy or optional library has one room that may know it
 ONLY_IN = {
     "datasets": {"data/tables.py"},
+    "fastapi": {"server/app.py"},
+    "prometheus_client": {"server/metrics.py"},
+    "pydantic": {"server/messages.py"},
+    "starlette": {"server/app.py", "server/safety.py"},
+    "uvicorn": {"server/run.py"},
     "fsspec": {"data/store.py"},
     "huggingface_hub": {"checkpoints/hub.py"},
     "pillow_heif": {"processing/decode.py"},

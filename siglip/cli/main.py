@@ -35,6 +35,7 @@ COMMANDS = {
     "data": "look at training data, or pack it into shards",
     "evaluate": "tell how good models are on data with known answers",
     "train": "train a model as a recipe says, and export it",
+    "serve": "answer other programs over HTTP",
 }
 
 EXIT_CODES = """exit codes:

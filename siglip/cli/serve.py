@@ -1,0 +1,70 @@
+"""Answer other programs over HTTP, in the shape of the OpenAI API.
+
+Routes: embeddings, classify, score, rerank, models, health, metrics, schema.
+
+Only this machine is answered unless --host says otherwise; then every request
+needs a key of --api-key-file, or --no-auth must be given. docs/serving.md shows
+the routes. Numbers are float32 here unless --dtype says otherwise. SIGTERM and
+Ctrl-C finish what was taken on; a second one ends at once.
+
+for example:
+  siglip serve
+  siglip serve --model google/siglip2-base-patch16-256 --port 8000
+  siglip serve --host 0.0.0.0 --api-key-file keys.txt --name example.org
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from siglip.cli import inputs, output
+from siglip.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "siglip serve [--host HOST] [--port PORT] [options]"
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="who may ask: keys, one a line")
+    parser.add_argument("--no-auth", action="store_true", help="let everybody ask who reaches the address")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="a host name the service is reached by, beside localhost; repeatable",
+    )
+    parser.add_argument(
+        "--decoders", type=inputs.positive, default=2, metavar="N", help="processes that decode pictures (default: 2)"
+    )
+    inputs.add_model_arguments(parser)
+    # in lower precision a vector would depend a little on what else is asked at the same time
+    parser.set_defaults(dtype="float32")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for library in ("fastapi", "uvicorn", "prometheus_client"):
+        if importlib.util.find_spec(library) is None:
+            raise InputError(f"siglip serve needs {library}; pip install 'siglip[serve]'")
+    from siglip.server.safety import is_loopback, read_keys
+
+    if arguments.api_key_file is not None and arguments.no_auth:
+        raise inputs.UsageError("--api-key-file and --no-auth exclude each other")
+    keys = read_keys(arguments.api_key_file) if arguments.api_key_file is not None else ()
+    if not keys and not arguments.no_auth and not is_loopback(arguments.host):
+        raise inputs.UsageError(
+            f"--host {arguments.host} can be reached from other machines; give --api-key-file, or --no-auth to let "
+            "everybody ask"
+        )
+    embedder = inputs.load_embedder(arguments)
+    from siglip.server.app import Service
+    from siglip.server.run import serve
+
+    service = Service(embedder, arguments.model, keys=keys, names=arguments.name, decoders=arguments.decoders)
+    serve(service, host=arguments.host, port=arguments.port, told=lambda address: output.say(f"listening at {address}"))
+    return 0
+
+
+def _port(word: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, got {word!r}")
+    return int(word)

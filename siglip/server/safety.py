@@ -1,0 +1,226 @@
+"""What stands before every route: who may ask, by which name, how much and how long, and what no answer leaves without.
+
+Nothing of it is a feature; it is what keeps a service on a laptop from being used by a web page, and one on a network
+by strangers.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from siglip.errors import InputError
+from siglip.server.metrics import Metrics
+
+LOG = logging.getLogger("siglip.server")
+MAX_BODY_BYTES = 2**26
+MAX_BYTES_IN_FLIGHT = 2**29
+BODY_TIMEOUT_S = 30.0
+
+_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+_ROUTES = {
+    "/v1/embeddings", "/v1/classify", "/v1/score", "/v1/rerank", "/v1/models", "/livez", "/readyz", "/metrics",
+    "/openapi.json",
+}  # fmt: skip
+
+
+def read_keys(file: Path) -> tuple[str, ...]:
+    """The keys of a file, one a line; blank lines and lines that begin with # are skipped. Raises InputError."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text; write one key a line") from error
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys or min(map(len, keys)) < 16:
+        raise InputError(f"{file} must hold keys of 16 characters or more, one a line; make one: openssl rand -hex 24")
+    return keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a service bound to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
+    kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status, kind)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class _Answered(Exception):
+    """The request is answered already, with an error."""
+
+
+class Guard:
+    """The one ASGI layer around the app.
+
+    Without `keys` everybody who reaches the service may ask. `names` are the host names, beside localhost and plain
+    addresses, that a request may be meant for: a web page that gave itself a name of this machine is turned away.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, keys: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+        self._app, self._metrics = app, metrics
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._names = {"localhost", *(name.lower() for name in names)}
+        self._bytes_in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = _Request(scope, receive, send)
+        try:
+            self._check(request)
+            await self._answer(request)
+        except _Answered:
+            pass
+        except _Refusal as refusal:
+            self._metrics.rejections.labels(refusal.reason).inc()
+            await request.refuse(refusal)
+        except Exception:
+            LOG.exception("request %s failed", request.id)
+            if request.status:
+                raise
+            await request.refuse(_Refusal(500, f"internal error; the log tells more under {request.id}", "internal"))
+        finally:
+            route = scope["path"] if scope["path"] in _ROUTES else "other"
+            self._metrics.requests.labels(route, str(request.status or 499)).inc()
+            self._metrics.request_seconds.labels(route).observe(time.monotonic() - request.start)
+
+    def _check(self, request: "_Request") -> None:
+        if not self._is_ours(request.header(b"host")):
+            raise _Refusal(421, "this service does not answer to that host name; start it with --name", "host")
+        if self._keys and request.scope["path"] != "/livez":
+            scheme, _, key = request.header(b"authorization").partition(" ")
+            digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+            # all are compared, whether or not one has matched
+            matches = [hmac.compare_digest(digest, known) for known in self._keys]
+            if scheme.lower() != "bearer" or not any(matches):
+                raise _Refusal(401, "no valid key; send Authorization: Bearer KEY", "invalid_api_key")
+        # a page of another site can send a form without asking, but no JSON
+        if request.scope["method"] == "POST" and request.header(b"content-type").split(";")[0].strip().lower() != (
+            "application/json"
+        ):
+            raise _Refusal(415, "send JSON, with Content-Type: application/json", "content_type")
+
+    def _is_ours(self, host: str) -> bool:
+        name = host.lower()
+        if name.startswith("["):
+            name = name[1:].partition("]")[0]
+        elif name.count(":") == 1:
+            name = name.partition(":")[0]
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names
+        return True
+
+    async def _answer(self, request: "_Request") -> None:
+        if request.scope["method"] not in ("POST", "PUT", "PATCH"):
+            await self._app(request.scope, request.receive_body_of(b""), request.send)
+            return
+        # room for the whole body is taken before the first byte is read
+        room = request.announced_bytes()
+        if room > MAX_BODY_BYTES:
+            raise _Refusal(413, f"the body has {room} bytes, the limit is {MAX_BODY_BYTES}; send less", "too_large")
+        if self._bytes_in_flight + room > MAX_BYTES_IN_FLIGHT:
+            raise _Refusal(429, "too much is being read; try again in a second", "bytes_in_flight")
+        self._bytes_in_flight += room
+        try:
+            body = await request.body()
+            await self._app(request.scope, request.receive_body_of(body), request.send)
+        finally:
+            self._bytes_in_flight -= room
+
+
+class _Refusal(Exception):
+    """A request turned away before it reached a route."""
+
+    def __init__(self, status: int, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+class _Request:
+    """A request on its way in, and its answer on the way out."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.id = secrets.token_hex(8)
+        self.start = time.monotonic()
+        self.status = 0
+        scope.setdefault("state", {})["request_id"] = self.id
+
+    def header(self, name: bytes) -> str:
+        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
+
+    def announced_bytes(self) -> int:
+        length = self.header(b"content-length")
+        return int(length) if length.isascii() and length.isdigit() else MAX_BODY_BYTES
+
+    async def body(self) -> bytes:
+        """All of it, within the limits of size and time."""
+        parts = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Answered
+                    parts += message.get("body", b"")
+                    if len(parts) > MAX_BODY_BYTES:
+                        raise _Refusal(413, f"the body passes {MAX_BODY_BYTES} bytes; send less", "too_large")
+                    if not message.get("more_body"):
+                        return bytes(parts)
+        except TimeoutError:
+            raise _Refusal(408, f"the body took more than {BODY_TIMEOUT_S:g} seconds", "slow_body") from None
+
+    def receive_body_of(self, body: bytes) -> Receive:
+        """What hands the app the body at once, and then says when the client is gone."""
+        given = False
+
+        async def receive() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await self._receive()
+
+        return receive
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), *_HEADERS, (b"x-request-id", self.id.encode())]
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def refuse(self, refusal: _Refusal) -> None:
+        body = json.dumps(error_body(refusal.status, str(refusal), code=refusal.reason)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        # what is left of the body is not read, so the connection cannot be used again
+        headers += [(b"connection", b"close")]
+        headers += [(b"retry-after", b"1")] if refusal.status in (429, 503) else []
+        headers += [(b"www-authenticate", b"Bearer")] if refusal.status == 401 else []
+        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})

@@ -5,7 +5,7 @@ dict or keyword arguments -> frozen configuration -> dict (the `config.json` of 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from siglip.errors import ConfigError, NotYetSupported, did_you_mean
 from siglip.pretrained import PretrainedConfig
@@ -48,6 +48,8 @@ class SiglipTextConfig:
     (None: hidden_size). `text_use_head=False` drops the projection, as in so400m-patch16-256-i18n.
     """
 
+    model_type: ClassVar[str] = "siglip_text_model"
+
     vocab_size: int = 32000
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -77,6 +79,8 @@ class SiglipTextConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiglipVisionConfig:
     """Image tower; the defaults are base/16-224 of SigLIP. `image_size` and `patch_size` are in pixels."""
+
+    model_type: ClassVar[str] = "siglip_vision_model"
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -169,6 +173,8 @@ class SiglipConfig(PretrainedConfig):
     `id2label` and `problem_type` are read by SiglipForImageClassification only.
     """
 
+    model_type: ClassVar[str] = "siglip"
+
     text_config: SiglipTextConfig = field(default_factory=SiglipTextConfig)
     vision_config: SiglipVisionConfig = field(default_factory=SiglipVisionConfig)
     id2label: Mapping[int, str] = field(default_factory=_default_labels)
@@ -223,9 +229,9 @@ class SiglipConfig(PretrainedConfig):
         vision = {spec.name: getattr(self.vision_config, spec.name) for spec in fields(self.vision_config)}
         text["projection_size"] = self.text_config.embedding_size
         return {
-            "model_type": "siglip",
-            "text_config": {"model_type": "siglip_text_model", **text},
-            "vision_config": {"model_type": "siglip_vision_model", **vision},
+            "model_type": self.model_type,
+            "text_config": {"model_type": self.text_config.model_type, **text},
+            "vision_config": {"model_type": self.vision_config.model_type, **vision},
             "id2label": {str(index): label for index, label in self.id2label.items()},
             "label2id": self.label2id,
             "problem_type": self.problem_type,

@@ -14,11 +14,11 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
+from torch import nn
 
 from siglip.captioner import Captioner, GenerateOptions, Scores, Text
 from siglip.embedder import Embedder, is_one_picture
 from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
-from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import ImageInput
 
@@ -252,7 +252,7 @@ def _prepared(model: Any, options: dict[str, Any], kind: type[Embedder] | type[C
         if given:
             raise InputError(f"this {name} has its own {', '.join(given)}; set them there: {name}(..., device=...)")
         return model
-    if isinstance(model, SiglipModel | PaliGemmaForConditionalGeneration):
+    if isinstance(model, nn.Module):
         raise InputError(
             f"a bare {type(model).__name__} cannot prepare its input; pass {name}(model, processor) instead"
         )

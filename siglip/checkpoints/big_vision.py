@@ -15,7 +15,7 @@ from torch import Tensor
 
 from siglip.checkpoints.npz import read_npz, write_npz
 from siglip.checkpoints.preparation import stored_image_size
-from siglip.checkpoints.tensors import BATCH_OF_ONE, Checkpoint, Layout, Rule, StoredTensor, translate
+from siglip.checkpoints.tensors import BATCH_OF_ONE, Checkpoint, Content, Layout, Rule, StoredTensor, translate
 from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.errors import CheckpointError, NotYetSupported
 from siglip.releases import RELEASES
@@ -51,15 +51,16 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(files[0], config, tensors, tuple(_rules(config)))
 
 
-def write(folder: Path, config: SiglipConfig, tensors: Mapping[str, StoredTensor]) -> None:
-    """Write tensors that have our names; raises CheckpointError for a model that the original code cannot run."""
+def write(folder: Path, content: Content) -> None:
+    """Write a whole model; raises CheckpointError for one that the original code cannot run."""
+    config = content.config
     for tower in (config.text_config, config.vision_config):
         if tower.hidden_act != "gelu_pytorch_tanh" or tower.layer_norm_eps != 1e-6:
             raise CheckpointError(
                 "big_vision runs hidden_act 'gelu_pytorch_tanh' and layer_norm_eps 1e-06 only, this model has "
                 f"{tower.hidden_act!r} and {tower.layer_norm_eps}; write it as huggingface"
             )
-    theirs = translate((rule.back() for rule in _rules(config)), tensors)
+    theirs = translate((rule.back() for rule in _rules(config)), content.tensors)
     write_npz(folder / WEIGHTS, {f"params/{name}": tensor for name, tensor in theirs.items()})
 
 

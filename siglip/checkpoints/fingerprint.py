@@ -10,13 +10,12 @@ from dataclasses import asdict
 from typing import Any, Unpack
 
 import torch
-from torch import nn
 
 from siglip import __version__
 from siglip.checkpoints.hub import resolve
 from siglip.config import SiglipTextConfig, SiglipVisionConfig
 from siglip.files import cache_folder, write_text
-from siglip.model import SiglipForImageClassification, SiglipModel
+from siglip.model import kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, StrPath
 from siglip.processing import SiglipProcessor
 
@@ -28,7 +27,7 @@ def fingerprint(model: PretrainedModel, processor: SiglipProcessor | None = None
     one. With a `processor` the settings of pictures and texts and the bytes of the vocabulary count too.
     """
     module: Any = model
-    digest = hashlib.sha256(_text([type(model).__name__, _config(module)]))
+    digest = hashlib.sha256(_text([kind_of(model).name, _config(module)]))
     for name, tensor in sorted(module.state_dict().items()):
         wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         digest.update(_text([name, list(tensor.shape), str(wide)]))
@@ -76,14 +75,14 @@ def remembered_fingerprint(key: str, compute: Callable[[], str]) -> str:
     return found
 
 
-def _config(model: nn.Module) -> list[Any]:
+def _config(model: Any) -> list[Any]:
     """What of the configuration has a say in the numbers."""
-    config: Any = model.config
-    if isinstance(model, SiglipModel):
-        return [_tower(config.text_config), _tower(config.vision_config)]
-    if isinstance(model, SiglipForImageClassification):
-        return [_tower(config.vision_config), list(config.id2label.values())]
-    return [_tower(config)]
+    kind = kind_of(model)
+    config = kind.whole_config(model.config)
+    if kind.writes_text:
+        return [config.to_dict()]
+    said: list[Any] = [_tower(getattr(config, f"{tower}_config")) for tower in kind.towers]
+    return [*said, list(config.id2label.values())] if kind.has_classes else said
 
 
 def _tower(config: SiglipTextConfig | SiglipVisionConfig) -> dict[str, Any]:

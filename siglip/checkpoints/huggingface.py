@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from siglip.checkpoints.tensors import Checkpoint, StoredTensor
-from siglip.config import SiglipConfig
+from siglip.checkpoints.tensors import Checkpoint, Content, StoredTensor
+from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.errors import CheckpointError, SiglipError
 
 CONFIG = "config.json"
@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # `model_type` of a folder that holds one tower, whose tensors then lack the tower's prefix
-_TOWERS = {"siglip_text_model": "text", "siglip_vision_model": "vision"}
+_TOWERS = {SiglipTextConfig.model_type: "text", SiglipVisionConfig.model_type: "vision"}
 _TEXT_HEAD = ("text_model.head.weight", "text_model.head.bias")
 
 
@@ -38,6 +38,11 @@ def read_config(path: Path) -> SiglipConfig:
     """The configuration of both towers, of one of them (the other is the default's), or of a classifier."""
     file = (path if path.is_dir() else path.parent) / CONFIG
     values = read_json(file)
+    if "model_type" not in values:
+        raise CheckpointError(
+            f'{file} has no "model_type", so it does not say which model this is; expected "siglip". Get the file '
+            "again, or add the key if this really is a SigLIP"
+        )
     tower = _TOWERS.get(str(values.get("model_type")))
     return parse_config(values if tower is None else {f"{tower}_config": values}, file)
 
@@ -64,14 +69,13 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, config, tensors, release=release)
 
 
-def write(
-    folder: Path, config: SiglipConfig, tensors: Mapping[str, StoredTensor], *, class_name: str, max_shard_bytes: int
-) -> None:
-    """Write a model of transformers' class of that name, in as many files as `max_shard_bytes` asks for."""
+def write(folder: Path, content: Content) -> None:
+    """Write what transformers' class of the same name reads, in as many files as `max_shard_bytes` asks for."""
+    tensors = content.tensors
     largest = max(tensors.values(), key=_num_bytes)
-    values = {**_config_values(config, class_name), "dtype": str(largest.dtype).removeprefix("torch.")}
+    values = {**_config_values(content), "dtype": str(largest.dtype).removeprefix("torch.")}
     write_json(folder / CONFIG, values)
-    write_weights(folder, {**tensors, **_identity_head(config, class_name, largest.dtype)}, max_shard_bytes)
+    write_weights(folder, {**tensors, **_identity_head(content, largest.dtype)}, content.max_shard_bytes)
 
 
 def write_weights(folder: Path, tensors: Mapping[str, StoredTensor], max_shard_bytes: int) -> None:
@@ -206,23 +210,20 @@ def _drop_identity_head(tensors: dict[str, StoredTensor], path: Path) -> None:
         )
 
 
-def _identity_head(config: SiglipConfig, class_name: str, dtype: torch.dtype) -> dict[str, StoredTensor]:
-    if config.text_config.text_use_head or class_name not in ("SiglipModel", "SiglipTextModel"):
+def _identity_head(content: Content, dtype: torch.dtype) -> dict[str, StoredTensor]:
+    if content.config.text_config.text_use_head or "text" not in content.kind.towers:
         return {}
-    width = config.text_config.hidden_size
-    prefix = "" if class_name == "SiglipTextModel" else "text_model."
+    width = content.config.text_config.hidden_size
+    prefix = "" if content.kind.alone else "text_model."
     head = {"weight": torch.eye(width, dtype=dtype), "bias": torch.zeros(width, dtype=dtype)}
     return {f"{prefix}head.{name}": StoredTensor.of(tensor) for name, tensor in head.items()}
 
 
-def _config_values(config: SiglipConfig, class_name: str) -> dict[str, Any]:
-    values = config.to_dict()
+def _config_values(content: Content) -> dict[str, Any]:
+    values = content.config.to_dict()
     # without these transformers takes the ids of another model's vocabulary, and warns
     values["text_config"] |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
-    for tower in _TOWERS.values():
-        if class_name == f"Siglip{tower.title()}Model":
-            values = values[f"{tower}_config"]
-    return {"architectures": [class_name], **values}
+    return {"architectures": [content.kind.name], **content.kind.own_values(values)}
 
 
 def _shards(tensors: Mapping[str, StoredTensor], max_bytes: int) -> list[list[str]]:

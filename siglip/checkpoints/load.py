@@ -19,17 +19,12 @@ from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, pr
 from siglip.checkpoints.hub import CONFIG_FILES, MODEL_FILES, PREPARATION_FILES, resolve
 from siglip.checkpoints.match import CLASSIFIER, find_tensors
 from siglip.checkpoints.tensors import Checkpoint, StoredTensor
-from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
+from siglip.config import ImageSettings, SiglipConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError
-from siglip.model import (
-    PaliGemmaForConditionalGeneration,
-    SiglipForImageClassification,
-    SiglipTextModel,
-    SiglipVisionModel,
-    resize_position_embedding,
-)
+from siglip.model import kind_of, resize_position_embedding
+from siglip.model.kinds import AnyConfig
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipTokenizer
 
@@ -88,14 +83,13 @@ def load_model(
             "which chooses the fastest kernel itself; pass 'sdpa' or nothing"
         )
     path = resolve(source, files=MODEL_FILES, **hub)
-    if issubclass(kind, PaliGemmaForConditionalGeneration):
-        if labels is not None:
-            raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
+    row = kind_of(kind)
+    if labels is not None and not row.has_classes:
+        raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
+    if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path)
-    fresh_head = issubclass(kind, SiglipForImageClassification) and (
-        labels is not None or CLASSIFIER[0] not in checkpoint.tensors
-    )
+    fresh_head = row.has_classes and (labels is not None or CLASSIFIER[0] not in checkpoint.tensors)
     model = build_empty(kind, _config(kind, checkpoint.config, image_size, labels))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
     state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=find_device(device))
@@ -216,21 +210,15 @@ def _layouts(path: Path) -> list[ModuleType]:
     return [layout for layout in (open_clip, huggingface, big_vision) if layout.holds(path)]
 
 
-def _config(
-    kind: type, config: SiglipConfig, image_size: int | None, labels: Sequence[str] | None
-) -> SiglipConfig | SiglipTextConfig | SiglipVisionConfig:
+def _config(kind: type, config: SiglipConfig, image_size: int | None, labels: Sequence[str] | None) -> AnyConfig:
     """The configuration to build a model of that class with."""
     if labels is not None:
-        if not issubclass(kind, SiglipForImageClassification):
-            raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
         config = config.with_labels(list(labels))
     if image_size is not None:
-        if issubclass(kind, SiglipTextModel):
+        if "vision" not in kind_of(kind).towers:
             raise ConfigError(f"image_size={image_size} has no meaning for {kind.__name__}; leave it out")
         config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
-    if issubclass(kind, SiglipTextModel):
-        return config.text_config
-    return config.vision_config if issubclass(kind, SiglipVisionModel) else config
+    return kind_of(kind).own_config(config)
 
 
 def _read(

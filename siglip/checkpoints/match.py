@@ -7,7 +7,7 @@ from torch import nn
 
 from siglip.checkpoints.tensors import Checkpoint, Rule, StoredTensor, translate
 from siglip.errors import TensorMismatch
-from siglip.model import SiglipForImageClassification, SiglipTextModel, SiglipVisionModel
+from siglip.model import kind_of
 
 POSITIONS = {f"{tower}.embeddings.position_embedding.weight" for tower in ("vision_model", "vision_tower")}
 CLASSIFIER = ("classifier.weight", "classifier.bias")
@@ -17,19 +17,12 @@ _HARMLESS = "position_ids"
 _LISTED = 20
 
 
-def full_prefix(kind: type) -> str:
-    """What comes before the names of a model of that class in a checkpoint of the whole model."""
-    if issubclass(kind, SiglipTextModel):
-        return "text_model."
-    return "vision_model." if issubclass(kind, SiglipVisionModel) else ""
-
-
 def find_tensors(model: nn.Module, checkpoint: Checkpoint, *, fresh_head: bool = False) -> dict[str, StoredTensor]:
     """The tensors of `model` by their names there, shapes checked; without a classifier's head if it is a fresh one.
 
     Position embeddings keep the number they have in the file. Raises TensorMismatch under the names of the file.
     """
-    prefix = full_prefix(type(model))
+    prefix = kind_of(model).prefix
     wanted = {prefix + name: StoredTensor.of(tensor) for name, tensor in model.state_dict().items()}
     if fresh_head:
         wanted = {name: tensor for name, tensor in wanted.items() if name not in CLASSIFIER}
@@ -45,10 +38,7 @@ def find_tensors(model: nn.Module, checkpoint: Checkpoint, *, fresh_head: bool =
 
 def _unexpected(model: nn.Module, checkpoint: Checkpoint, rules: Sequence[Rule]) -> list[str]:
     """Names in the file that nothing reads, but for those of the parts that `model` does not have."""
-    prefix = full_prefix(type(model))
-    ignored: tuple[str, ...] = ()
-    if isinstance(model, SiglipForImageClassification):
-        prefix, ignored = "vision_model.", ("vision_model.head.",)
+    kind = kind_of(model)
     known = {rule.source for rule in rules}
     return [
         name
@@ -56,7 +46,7 @@ def _unexpected(model: nn.Module, checkpoint: Checkpoint, rules: Sequence[Rule])
         if name not in known
         and not name.endswith(_HARMLESS)
         # only a file with our names tells which part of the model an unknown name belongs to
-        and (checkpoint.rules is not None or (name.startswith(prefix) and not name.startswith(ignored)))
+        and (checkpoint.rules is not None or kind.knows(name))
     ]
 
 

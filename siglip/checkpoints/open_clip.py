@@ -23,7 +23,7 @@ from siglip.checkpoints.huggingface import (
     write_json,
     write_safetensors,
 )
-from siglip.checkpoints.tensors import BATCH_OF_ONE, SCALAR, Checkpoint, Rule, StoredTensor, translate
+from siglip.checkpoints.tensors import BATCH_OF_ONE, SCALAR, Checkpoint, Content, Rule, StoredTensor, translate
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
 from siglip.errors import CheckpointError, SiglipError
 from siglip.releases import RELEASES, Release
@@ -96,22 +96,16 @@ def read_image_settings(path: Path) -> ImageSettings:
         raise CheckpointError(f"{file}: preprocess_cfg is broken ({error}); get the file again") from error
 
 
-def write(
-    folder: Path,
-    config: SiglipConfig,
-    tensors: Mapping[str, StoredTensor],
-    *,
-    image: ImageSettings,
-    text: TextSettings | None,
-) -> None:
-    """Write tensors that have our names; raises CheckpointError for an image tower that pools without its head."""
+def write(folder: Path, content: Content) -> None:
+    """Write a whole model; raises CheckpointError for an image tower that pools without its head."""
+    config, image = content.config, content.image or ImageSettings()
     if not config.vision_config.vision_use_head:
         raise CheckpointError(
             "this model's image tower has no attention-pooling head, which the open_clip layout needs; "
             "write it as huggingface or big_vision"
         )
     values = {
-        "model_cfg": _model_values(config, text),
+        "model_cfg": _model_values(config, content.text),
         "preprocess_cfg": {
             "mean": image.image_mean,
             "std": image.image_std,
@@ -121,7 +115,7 @@ def write(
         "siglip": config.to_dict(),
     }
     write_json(folder / CONFIG, values)
-    write_safetensors(folder / WEIGHTS, translate((rule.back() for rule in _rules(config)), tensors))
+    write_safetensors(folder / WEIGHTS, translate((rule.back() for rule in _rules(config)), content.tensors))
 
 
 def _read_values(path: Path) -> tuple[Path, dict[str, Any]]:

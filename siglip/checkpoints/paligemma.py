@@ -17,7 +17,7 @@ from torch import Tensor
 from siglip.checkpoints import huggingface
 from siglip.checkpoints.big_vision import CONVOLUTION, block_rules, dense_rules, norm_rules
 from siglip.checkpoints.npz import NpzArray, read_npz
-from siglip.checkpoints.tensors import BATCH_OF_ONE, Checkpoint, Layout, Rule, StoredTensor
+from siglip.checkpoints.tensors import BATCH_OF_ONE, Checkpoint, Content, Layout, Rule, StoredTensor
 from siglip.config import SiglipConfig, SiglipVisionConfig
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.errors import CheckpointError, SiglipError, TensorMismatch
@@ -70,12 +70,15 @@ def read(path: Path) -> PaliGemmaCheckpoint:
     return _read_folder(path) if file is None else _read_npz(file)
 
 
-def write(folder: Path, config: PaliGemmaConfig, tensors: Mapping[str, StoredTensor], max_shard_bytes: int) -> None:
+def write(folder: Path, content: Content) -> None:
     """Write a folder that we and every version of transformers read."""
-    values = {"architectures": ["PaliGemmaForConditionalGeneration"], **config.to_dict()}
+    tensors = content.tensors
+    values = {"architectures": [content.kind.name], **content.config.to_dict()}
     values["dtype"] = str(tensors[_TABLE].dtype).removeprefix("torch.")
     huggingface.write_json(folder / huggingface.CONFIG, values)
-    huggingface.write_weights(folder, {_hub_name(name): tensor for name, tensor in tensors.items()}, max_shard_bytes)
+    huggingface.write_weights(
+        folder, {_hub_name(name): tensor for name, tensor in tensors.items()}, content.max_shard_bytes
+    )
 
 
 def _npz(path: Path) -> Path | None:

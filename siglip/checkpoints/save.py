@@ -3,23 +3,14 @@
 from pathlib import Path
 from typing import Any, Unpack
 
-from torch import nn
-
 from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import build_empty, image_settings, open_checkpoint
 from siglip.checkpoints.match import find_tensors
-from siglip.checkpoints.tensors import StoredTensor
-from siglip.config import SiglipConfig
+from siglip.checkpoints.tensors import Content, StoredTensor
 from siglip.errors import CheckpointError, ConfigError
 from siglip.files import replacing_together, settle
-from siglip.model import (
-    PaliGemmaForConditionalGeneration,
-    SiglipForImageClassification,
-    SiglipModel,
-    SiglipTextModel,
-    SiglipVisionModel,
-)
+from siglip.model import SiglipModel, kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
@@ -33,13 +24,11 @@ def save_model(model: PretrainedModel, folder: StrPath, *, max_shard_bytes: int 
     tensors = {name: StoredTensor.of(tensor) for name, tensor in made.state_dict().items()}
     target = Path(folder)
     settle(target)
+    kind = kind_of(made)
+    config = kind.whole_config(made.config)
+    content = Content(kind=kind, config=config, tensors=tensors, max_shard_bytes=max_shard_bytes)
     with replacing_together(target, obsolete=huggingface.weight_files(target)) as staging:
-        if isinstance(made, PaliGemmaForConditionalGeneration):
-            paligemma.write(staging, made.config, tensors, max_shard_bytes)
-            return
-        huggingface.write(
-            staging, _whole_config(made), tensors, class_name=_class_name(made), max_shard_bytes=max_shard_bytes
-        )
+        (paligemma if kind.writes_text else huggingface).write(staging, content)
 
 
 def save_processing(processing: PretrainedProcessing, folder: StrPath) -> None:
@@ -84,14 +73,9 @@ def convert(
         texts = preparation.read_tokenizer(folder, config.text_config.max_position_embeddings)
     obsolete = huggingface.weight_files(target) if to == "huggingface" else ()
     with replacing_together(target, obsolete=obsolete) as staging:
-        if to == "huggingface":
-            huggingface.write(
-                staging, config, tensors, class_name=SiglipModel.__name__, max_shard_bytes=_MAX_SHARD_BYTES
-            )
-        elif to == "big_vision":
-            big_vision.write(staging, config, tensors)
-        else:
-            open_clip.write(staging, config, tensors, image=images, text=texts.settings if texts else None)
+        text = texts.settings if texts else None
+        content = Content(kind=kind_of(SiglipModel), config=config, tensors=tensors, image=images, text=text)
+        _LAYOUTS[to].write(staging, content)
         preparation.write_image_settings(staging, images)
         if texts is not None:
             preparation.write_tokenizer(staging, texts)
@@ -111,17 +95,3 @@ def _check_destination(folder: Path, to: str, overwrite: bool) -> None:
         raise CheckpointError(
             f"{folder} already holds a model; give another folder, or replace it with --overwrite (overwrite=True)"
         )
-
-
-def _class_name(model: nn.Module) -> str:
-    kinds = (SiglipModel, SiglipTextModel, SiglipVisionModel, SiglipForImageClassification)
-    return next(kind.__name__ for kind in kinds if isinstance(model, kind))
-
-
-def _whole_config(model: nn.Module) -> SiglipConfig:
-    if isinstance(model, SiglipTextModel):
-        return SiglipConfig(text_config=model.config)
-    if isinstance(model, SiglipVisionModel):
-        return SiglipConfig(vision_config=model.config)
-    config: Any = model.config
-    return config

@@ -7,11 +7,13 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from siglip.config import SiglipConfig
+from siglip.config import ImageSettings, SiglipConfig, TextSettings
+from siglip.model import Kind
 
 # start, stop, of: rows [start, stop) of a tensor whose first axis is cut into `of` equal parts
 Rows = tuple[int, int, int]
@@ -83,6 +85,18 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     rules: tuple[Rule, ...] | None = None
     release: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What is written, in whatever layout: tensors with our names, what they are, and how their input is prepared."""
+
+    kind: Kind
+    config: Any
+    tensors: Mapping[str, StoredTensor]
+    image: ImageSettings | None = None
+    text: TextSettings | None = None
+    max_shard_bytes: int = 5_000_000_000
 
 
 def translate(rules: Iterable[Rule], tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -345,3 +345,15 @@ def test_a_model_can_be_saved_into_the_folder_it_is_mapped_from(folder: Path, ti
     again = SiglipModel.from_pretrained(folder)
     assert again.logit_bias.item() == -3.0
     assert torch.equal(again.vision_model.head.probe, tiny_model.vision_model.head.probe)
+
+
+def test_a_configuration_that_does_not_say_which_model_it_is_of_is_refused(folder: Path) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    del values["model_type"]
+    (folder / "config.json").write_text(json.dumps(values))
+    for kind in (SiglipModel, SiglipConfig):
+        with pytest.raises(CheckpointError, match=r'config\.json has no "model_type", .*expected "siglip"'):
+            kind.from_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match='has no "model_type"'):
+        SiglipConfig.from_pretrained(folder)

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from siglip import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipVisionModel
 from siglip.checkpoints import convert, open_clip
+from siglip.checkpoints.tensors import Content
 from siglip.errors import CheckpointError, TensorMismatch
+from siglip.model import kind_of
 from siglip.releases import RELEASES, Release, find_release
 from tests.checkpoints.test_huggingface import change_json, inputs
 from tests.peers import import_open_clip, open_clip_model, perturb
@@ -110,7 +112,8 @@ def test_the_configurations_that_open_clip_ships_are_those_of_the_releases(relea
 @pytest.mark.parametrize("release", FIXED, ids=lambda release: release.name)
 def test_the_names_we_write_for_published_shapes_are_those_of_open_clip(release: Release, tmp_path: Path) -> None:
     config = release.config
-    open_clip.write(tmp_path, config, {}, image=SiglipImageProcessor().settings, text=None)
+    content = Content(kind=kind_of(SiglipModel), config=config, tensors={}, image=SiglipImageProcessor().settings)
+    open_clip.write(tmp_path, content)
     values = json.loads((tmp_path / "open_clip_config.json").read_text())["model_cfg"]
     expected = published(release)
     if release.open_clip.endswith("-378"):

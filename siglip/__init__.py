@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from siglip.captioner import Captioner
-    from siglip.checkpoints import AutoModel, AutoProcessor
+    from siglip.checkpoints import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForImageClassification,
+        AutoProcessor,
+        AutoTokenizer,
+    )
     from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
     from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
     from siglip.embedder import Embedder
@@ -28,6 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AutoTokenizer": "siglip.checkpoints",
+    "AutoModelForImageClassification": "siglip.checkpoints",
+    "AutoImageProcessor": "siglip.checkpoints",
+    "AutoConfig": "siglip.checkpoints",
     "AutoModel": "siglip.checkpoints",
     "AutoProcessor": "siglip.checkpoints",
     "Captioner": "siglip.captioner",
@@ -56,8 +67,12 @@ _HOME = {
 }
 
 __all__ = [
+    "AutoConfig",
+    "AutoImageProcessor",
     "AutoModel",
+    "AutoModelForImageClassification",
     "AutoProcessor",
+    "AutoTokenizer",
     "Captioner",
     "Embedder",
     "Embeddings",

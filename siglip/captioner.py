@@ -20,7 +20,7 @@ from siglip.download import fetched
 from siglip.errors import Failure, InputError, UnreadableImage
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
-from siglip.pretrained import HubOptions, StrPath
+from siglip.pretrained import LoadOptions, StrPath, accepted
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
 
 _Outcome = TypeVar("_Outcome")
@@ -77,9 +77,11 @@ class Captioner:
         device: torch.device | str | int = "auto",
         dtype: torch.dtype | str = "float32",
         batch_size: int = 8,
-        **hub: Unpack[HubOptions],
+        **options: Unpack[LoadOptions],
     ) -> "Captioner":
         """The Captioner of a local folder or file, or of a hub name such as "google/paligemma2-3b-mix-224"."""
+        hub = accepted(options, "Captioner.from_pretrained", known=("device", "dtype", "batch_size"))
+        dtype = hub.pop("dtype", None) or dtype
         found = find_device(device)  # before gigabytes are read for a device that is not there
         model = PaliGemmaForConditionalGeneration.from_pretrained(source, dtype=dtype, device_map=found, **hub)
         return cls(model, PaliGemmaProcessor.from_pretrained(source, **hub), batch_size=batch_size)

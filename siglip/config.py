@@ -5,12 +5,12 @@ dict or keyword arguments -> frozen configuration -> dict (the `config.json` of 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from siglip.errors import ConfigError, NotYetSupported, did_you_mean
 from siglip.pretrained import PretrainedConfig
 
-ProblemType = Literal["single_label_classification", "multi_label_classification"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Resample = Literal["bicubic", "bilinear"]
 Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
 
@@ -185,6 +185,9 @@ class SiglipConfig(PretrainedConfig):
             if not isinstance(getattr(self, name), kind):
                 got = type(getattr(self, name)).__name__
                 raise ConfigError(f"{name} must be a {kind.__name__}, got {got}; use from_dict for dictionaries")
+        if self.problem_type not in (None, *get_args(ProblemType)):
+            known = ", ".join(map(repr, get_args(ProblemType)))
+            raise ConfigError(f"problem_type must be {known} or None, got {self.problem_type!r}")
         if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
             raise ConfigError(f"id2label must number its labels 0, 1, 2, ..., got the keys {sorted(self.id2label)}")
 

@@ -30,13 +30,14 @@ from siglip.download import fetched
 from siglip.embeddings import Embeddings, Kind
 from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage
 from siglip.model import SiglipModel
-from siglip.pretrained import HubOptions, StrPath
+from siglip.pretrained import LoadOptions, StrPath, accepted
 from siglip.processing import ImageInput, SiglipProcessor, image_name
 
 # labels kept between calls: 12 MB of vectors at width 768
 _KEPT_LABELS = 4096
 # prompts encoded before they are averaged, which bounds memory for many labels times many templates
 _PROMPTS_AT_ONCE = 2048
+_OPTIONS = ("device", "dtype", "batch_size", "reduced_decode")
 
 
 # vectors as they come from this file, or from anywhere else
@@ -92,12 +93,14 @@ class Embedder:
         dtype: torch.dtype | str = "auto",
         batch_size: int = 32,
         reduced_decode: bool = False,
-        **hub: Unpack[HubOptions],
+        **options: Unpack[LoadOptions],
     ) -> "Embedder":
         """The Embedder of "nano", a local folder, or a hub name "owner/name".
 
         Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be had, and as the class.
         """
+        hub = accepted(options, "Embedder.from_pretrained", known=_OPTIONS)
+        dtype = hub.pop("dtype", None) or dtype
         device = find_device(device)  # before gigabytes are read for a device that is not there
         embedder = cls(
             SiglipModel.from_pretrained(source, **hub),

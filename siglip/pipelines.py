@@ -19,7 +19,7 @@ from torch import nn
 from siglip.captioner import Captioner, GenerateOptions, Scores, Text
 from siglip.embedder import Embedder, is_one_picture
 from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
-from siglip.pretrained import HubOptions, StrPath
+from siglip.pretrained import LoadOptions, StrPath, accepted
 from siglip.processing import ImageInput
 
 Pictures = ImageInput | Iterable[ImageInput]
@@ -186,7 +186,7 @@ _WRITING_TASKS = {
 }
 
 
-class PipelineOptions(HubOptions, total=False):
+class PipelineOptions(LoadOptions, total=False):
     """Where and how to compute, as in Embedder (None: its default), and how to find a hub name."""
 
     device: torch.device | str | int | None
@@ -225,7 +225,7 @@ def pipeline(
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | str | None = None,
     batch_size: int | None = None,
-    **hub: Unpack[HubOptions],
+    **options: Unpack[LoadOptions],
 ) -> Any:
     """The callable for a task: one of the six classes above.
 
@@ -240,7 +240,8 @@ def pipeline(
         nearest = did_you_mean(task, tasks)
         hint = f"did you mean {nearest!r}? " if nearest else ""
         raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(tasks)}")
-    given: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, **hub}
+    known = accepted(options, "pipeline", known=("device", "dtype", "batch_size"))
+    given: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, **known}
     made: Any = tasks[task]
     return made(_prepared(model, given, Embedder if task in _TASKS else Captioner))
 

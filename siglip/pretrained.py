@@ -4,9 +4,13 @@ Models, processors and configurations know nothing of files; this door asks `sig
 so that every class keeps the two methods its users know. It is the only upward import of the house.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+
+from siglip.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -28,37 +32,132 @@ class HubOptions(TypedDict, total=False):
     local_files_only: bool
 
 
+class LoadOptions(HubOptions, total=False):
+    """Further keywords of existing scripts, each with the values that mean what happens here anyway; see `accepted`."""
+
+    torch_dtype: "torch.dtype | str | None"
+    use_safetensors: bool | None
+    low_cpu_mem_usage: bool | None
+    trust_remote_code: bool | None
+    use_fast: bool | None
+
+
+class ModelOptions(LoadOptions, total=False):
+    """The same for models: the classes of a fresh head may be told as a number or as either dictionary."""
+
+    num_labels: int
+    id2label: Mapping[int, str] | Mapping[str, str]
+    label2id: Mapping[str, int]
+    problem_type: str | None
+    ignore_mismatched_sizes: bool
+
+
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
+# weights are always read lazily, and there is one tokenizer and one image processor
+_HARMLESS: dict[str, tuple[bool | None, ...]] = {
+    "use_safetensors": (True, None),
+    "trust_remote_code": (False, None),
+    "low_cpu_mem_usage": (True, False, None),
+    "use_fast": (True, False, None),
+}
+
+
+def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ()) -> dict[str, Any]:
+    """Keywords of a loading function, under their names here and without those that change nothing.
+
+    `torch_dtype` is `dtype`, if that is among `known`. Raises InputError for an unknown keyword, naming the nearest
+    known one, and for a value that asks for something else than what happens.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _HARMLESS:
+            if value not in _HARMLESS[name]:
+                raise InputError(
+                    f"{where} got {name}={value!r}, but here it is always {_HARMLESS[name][0]} (no code "
+                    "from a checkpoint is run, and weights are safe to read); leave it out"
+                )
+        elif name == "torch_dtype" and "dtype" in known:
+            kept["dtype"] = value
+        elif name in known or name in _HUB:
+            kept[name] = value
+        else:
+            nearest = did_you_mean(name, [*known, *_HUB])
+            hint = f"did you mean {nearest!r}?" if nearest else f"it takes {', '.join((*known, *_HUB))}"
+            raise InputError(f"{where} has no keyword {name!r}; {hint}")
+    return kept
+
+
 class PretrainedConfig:
     """Reading and writing of a configuration."""
 
     __slots__ = ()
 
     @classmethod
-    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[HubOptions]) -> Self:
+    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[LoadOptions]) -> Self:
         """The configuration of "nano", a local folder or file, or a hub name "owner/name"."""
         from siglip import checkpoints
 
-        return checkpoints.load_config(cls, source, **hub)
+        return checkpoints.load_config(cls, source, **accepted(hub, f"{cls.__name__}.from_pretrained"))
+
+    def save_pretrained(self, folder: StrPath) -> None:
+        """Write the `config.json` that `from_pretrained` reads."""
+        from siglip.files import replacing
+
+        mine: Any = self
+        with replacing(Path(folder) / "config.json") as temporary:
+            temporary.write_text(json.dumps(mine.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 class PretrainedProcessing:
     """Reading and writing of a tokenizer, an image processor, or both joined."""
 
     @classmethod
-    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[HubOptions]) -> Self:
+    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[LoadOptions]) -> Self:
         """How the checkpoint prepares its input; `source` is "nano", a local folder, or a hub name "owner/name".
 
         Raises CheckpointError if the files are missing or broken, DownloadError if a hub name cannot be had.
         """
         from siglip import checkpoints
 
-        return checkpoints.load_processing(cls, source, **hub)
+        return checkpoints.load_processing(cls, source, **accepted(hub, f"{cls.__name__}.from_pretrained"))
 
     def save_pretrained(self, folder: StrPath) -> None:
         """Write the files that `from_pretrained` reads, each complete or not at all."""
         from siglip import checkpoints
 
         checkpoints.save_processing(self, folder)
+
+
+_MODEL = (
+    *("dtype", "device_map", "attn_implementation", "image_size", "labels", "num_labels", "id2label", "label2id"),
+    *("problem_type", "ignore_mismatched_sizes"),
+)
+
+
+def _labels(
+    labels: Sequence[str] | None,
+    num_labels: int | None,
+    id2label: Mapping[Any, str] | None,
+    label2id: Mapping[str, Any] | None,
+) -> list[str] | None:
+    """The classes that all of these name; raises InputError where they contradict each other."""
+    told: dict[str, list[str]] = {}
+    if labels is not None:
+        told["labels"] = list(labels)
+    if id2label is not None:
+        told["id2label"] = [id2label[key] for key in sorted(id2label, key=int)]
+    if label2id is not None:
+        told["label2id"] = sorted(label2id, key=lambda label: int(label2id[label]))
+    numbers = [sorted(map(int, keys)) for keys in (id2label, label2id.values() if label2id else None) if keys]
+    if any(found != list(range(len(found))) for found in numbers):
+        raise InputError(f"classes are numbered 0, 1, 2, ... without gaps, got {numbers[0]}")
+    if num_labels is not None and not told:
+        return [f"LABEL_{number}" for number in range(num_labels)]
+    answers = list(told.values())
+    counts = {len(answer) for answer in answers} | ({num_labels} if num_labels is not None else set[int]())
+    if len(counts) > 1 or any(answer != answers[0] for answer in answers):
+        raise InputError(f"num_labels={num_labels} and {told} name different classes; give one of them")
+    return answers[0] if answers else None
 
 
 class PretrainedModel:
@@ -74,33 +173,82 @@ class PretrainedModel:
         attn_implementation: Literal["sdpa"] = "sdpa",
         image_size: int | None = None,
         labels: Sequence[str] | None = None,
-        **hub: Unpack[HubOptions],
+        **options: Unpack[ModelOptions],
     ) -> Self:
         """The model of "nano", a local folder or file, or a hub name "owner/name"; weights are read lazily.
 
         `dtype` is a torch dtype, its name, or "auto" (as stored); `device_map` a device, or "auto" (the first GPU, else
-        the CPU). `labels` names the classes of a fresh classifier head. Attention is always PyTorch's scaled dot
-        product. `image_size` in pixels resizes the position embeddings while loading, as the paper's code does. The
-        processor must then be told, `processor.image_processor.settings = dataclasses.replace(
+        the CPU). `labels` names the classes of a fresh classifier head, as `num_labels`, `id2label` and `label2id` do
+        in existing scripts; `problem_type` is that of SiglipConfig. Attention is always PyTorch's scaled dot product.
+        `image_size` in pixels resizes the position embeddings while loading, as the paper's code does. The processor
+        must then be told, `processor.image_processor.settings = dataclasses.replace(
         processor.image_processor.settings, image_size=...)`; one from a folder where this model was saved knows it.
-        Raises TensorMismatch listing every missing, unexpected or wrongly shaped tensor, CheckpointError for
+        Raises InputError for an unknown keyword or classes that contradict each other,
+        TensorMismatch listing every missing, unexpected or wrongly shaped tensor, CheckpointError for
         anything else that is wrong with the files, DownloadError if a hub name cannot be had.
         """
         from siglip import checkpoints
 
+        given = accepted(options, f"{cls.__name__}.from_pretrained", known=_MODEL)
+        if "dtype" in given and dtype not in ("float32", given["dtype"]):
+            raise InputError(f"got dtype={dtype!r} and torch_dtype={given['dtype']!r}, which mean the same; give one")
+        named = {name: given.pop(name, None) for name in ("num_labels", "id2label", "label2id")}
+        # a head of another size is replaced by a fresh one whenever classes are given
+        given.pop("ignore_mismatched_sizes", None)
         return checkpoints.load_model(
             cls,
             source,
-            dtype=dtype,
+            dtype=given.pop("dtype", None) or dtype,
             device=device_map,
             attn_implementation=attn_implementation,
             image_size=image_size,
-            labels=labels,
-            **hub,
+            labels=_labels(labels, **named),
+            **given,
         )
 
-    def save_pretrained(self, folder: StrPath, *, max_shard_bytes: int = 5_000_000_000) -> None:
-        """Write `config.json` and the weights as safetensors, in shards of at most `max_shard_bytes`."""
+    def save_pretrained(
+        self, folder: StrPath, *, max_shard_bytes: int = 5_000_000_000, max_shard_size: int | str | None = None
+    ) -> None:
+        """Write `config.json` and the weights as safetensors, in shards of at most `max_shard_bytes`.
+
+        `max_shard_size` is the same for existing scripts: bytes, or a text such as "5GB". Raises InputError.
+        """
         from siglip import checkpoints
 
-        checkpoints.save_model(self, folder, max_shard_bytes=max_shard_bytes)
+        limit = max_shard_bytes if max_shard_size is None else _num_bytes(max_shard_size)
+        checkpoints.save_model(self, folder, max_shard_bytes=limit)
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """What most numbers of the model are stored as; temperature and bias are float32 always."""
+        module: Any = self
+        return max(module.parameters(), key=lambda parameter: parameter.numel()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the model has, or those that learn."""
+        module: Any = self
+        return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not only_trainable)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute each layer in the backward pass instead of keeping what it made: slower, and less memory."""
+        self._set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep what the layers made for the backward pass, the default."""
+        self._set_gradient_checkpointing(False)
+
+    def _set_gradient_checkpointing(self, on: bool) -> None:
+        module: Any = self
+        for part in module.modules():
+            if hasattr(part, "gradient_checkpointing"):
+                part.gradient_checkpointing = on
+
+
+def _num_bytes(size: int | str) -> int:
+    if isinstance(size, int):
+        return size
+    found = re.fullmatch(r"(\d+)\s*([KMG]?)I?B", size.strip().upper())
+    if found is None:
+        raise InputError(f"max_shard_size is bytes or a text such as '5GB', got {size!r}")
+    base = 1024 if "I" in size.upper() else 1000
+    return int(found[1]) * base ** " KMG".index(found[2] or " ")

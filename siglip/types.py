@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.export import register_dataclass
 
 
 @dataclass(slots=True)
@@ -64,6 +65,11 @@ class PaliGemmaOutput(_Output):
     image_hidden_states: Float[Tensor, "pictures patches width"] | None = None
 
 
+for _kind in (TowerOutput, SiglipOutput, ImageClassifierOutput):
+    # torch.export and torch.func look inside of what a model returns
+    register_dataclass(_kind)
+
+
 class ModelInputs(dict[str, Any]):
     """What a processor returns: a dictionary for `model(**inputs)`, with attribute access and `.to(...)`."""
 
@@ -73,9 +79,20 @@ class ModelInputs(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"no {name!r} here, only {', '.join(map(repr, self))}") from None
 
-    def to(self, target: torch.device | torch.dtype | str | int) -> "ModelInputs":
-        """Move all tensors to a device, or cast the floating-point ones to a dtype."""
+    def to(
+        self,
+        target: torch.device | torch.dtype | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        device: torch.device | str | int | None = None,
+        non_blocking: bool = False,
+    ) -> "ModelInputs":
+        """Move all tensors to a device, cast the floating-point ones to a dtype, or both."""
+        if isinstance(target, torch.dtype):
+            dtype, target = target, None
+        place = device if target is None else target
         for name, value in self.items():
-            if isinstance(value, Tensor) and (not isinstance(target, torch.dtype) or value.is_floating_point()):
-                self[name] = value.to(target)
+            if isinstance(value, Tensor):
+                kind = dtype if value.is_floating_point() else None
+                self[name] = value.to(place, kind, non_blocking=non_blocking)
         return self

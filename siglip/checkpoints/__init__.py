@@ -4,12 +4,20 @@ from siglip.checkpoints.fingerprint import files_key, fingerprint, remembered_fi
 from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import load_config, load_model, load_processing, writes
 from siglip.checkpoints.save import convert, save_model, save_processing
+from siglip.config import SiglipConfig as AutoConfig
+from siglip.model import SiglipForImageClassification as AutoModelForImageClassification
 from siglip.model import SiglipModel as AutoModel
+from siglip.processing import SiglipImageProcessor as AutoImageProcessor
 from siglip.processing import SiglipProcessor as AutoProcessor
+from siglip.processing import SiglipTokenizer as AutoTokenizer
 
 __all__ = [
+    "AutoConfig",
+    "AutoImageProcessor",
     "AutoModel",
+    "AutoModelForImageClassification",
     "AutoProcessor",
+    "AutoTokenizer",
     "convert",
     "files_key",
     "fingerprint",

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, cast
 
 from siglip.errors import CheckpointError, DownloadError
 from siglip.files import settle
-from siglip.pretrained import HubOptions, StrPath
+from siglip.pretrained import HubOptions, StrPath, accepted
 from siglip.releases import BUILT_IN, RELEASES, check_model_name
 
 CONFIG_FILES = ("config.json", "open_clip_config.json")
@@ -33,6 +33,7 @@ def resolve(
     put in order. Raises CheckpointError for a source that is none of the three, DownloadError if the hub has no such
     repository or cannot be reached, NotYetSupported for the two NaFlex checkpoints.
     """
+    hub = cast("HubOptions", accepted(hub, f"loading {source}"))
     name = str(source)
     if name == BUILT_IN:
         return Path(__file__).parents[1] / "assets" / BUILT_IN

@@ -19,7 +19,7 @@ from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, pr
 from siglip.checkpoints.hub import CONFIG_FILES, MODEL_FILES, PREPARATION_FILES, resolve
 from siglip.checkpoints.match import CLASSIFIER, find_tensors
 from siglip.checkpoints.tensors import Checkpoint, StoredTensor
-from siglip.config import ImageSettings, SiglipConfig
+from siglip.config import ImageSettings, ProblemType, SiglipConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError
@@ -69,6 +69,7 @@ def load_model(
     attn_implementation: str = "sdpa",
     image_size: int | None = None,
     labels: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
     **hub: Unpack[HubOptions],
 ) -> _Kind:
     """A model in evaluation mode from a checkpoint in any of the three layouts; see SiglipModel.from_pretrained.
@@ -84,13 +85,16 @@ def load_model(
         )
     path = resolve(source, files=MODEL_FILES, **hub)
     row = kind_of(kind)
-    if labels is not None and not row.has_classes:
+    if (labels is not None or problem_type is not None) and not row.has_classes:
         raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
     if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path)
     fresh_head = row.has_classes and (labels is not None or CLASSIFIER[0] not in checkpoint.tensors)
-    model = build_empty(kind, _config(kind, checkpoint.config, image_size, labels))
+    config = checkpoint.config
+    if problem_type is not None:
+        config = replace(config, problem_type=problem_type)
+    model = build_empty(kind, _config(kind, config, image_size, labels))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
     state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=find_device(device))
     model.load_state_dict(state, assign=True)
@@ -213,7 +217,7 @@ def _layouts(path: Path) -> list[ModuleType]:
 def _config(kind: type, config: SiglipConfig, image_size: int | None, labels: Sequence[str] | None) -> AnyConfig:
     """The configuration to build a model of that class with."""
     if labels is not None:
-        config = config.with_labels(list(labels))
+        config = config.with_labels(list(labels), config.problem_type)
     if image_size is not None:
         if "vision" not in kind_of(kind).towers:
             raise ConfigError(f"image_size={image_size} has no meaning for {kind.__name__}; leave it out")

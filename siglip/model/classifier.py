@@ -41,7 +41,8 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         """Scores, and the loss if `labels` are given.
 
         `labels` are class indices [b] (cross-entropy), or zeros and ones [b, classes] (binary cross-entropy,
-        several labels a picture). Raises ShapeError for other shapes.
+        several labels a picture), or numbers [b, classes] (mean squared error) where
+        `config.problem_type` is "regression". Raises ShapeError for other shapes.
         """
         output = self.vision_model(
             pixel_values,
@@ -53,6 +54,10 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         return ImageClassifierOutput(loss, logits, output.hidden_states)
 
     def _loss(self, logits: Float[Tensor, "batch classes"], labels: Tensor) -> Float[Tensor, ""]:
+        if self.config.problem_type == "regression":
+            if labels.shape in (logits.shape, logits.squeeze(1).shape):
+                return F.mse_loss(logits.reshape(labels.shape), labels.float())
+            raise ShapeError(f"regression learns one number a score, {list(logits.shape)}, got {list(labels.shape)}")
         if labels.shape == logits.shape and self.config.problem_type != "single_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.float())
         if labels.shape == logits.shape[:1] and not labels.is_floating_point():

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks as _EVERY_MODULES_HOOKS  # pyright: ignore[reportPrivateUsage]
 from torch.utils.checkpoint import checkpoint
 
 from siglip.config import SiglipTextConfig, SiglipVisionConfig
@@ -77,7 +78,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         hidden = self.fc1(x)
-        if _records(hidden):
+        if _records(hidden) or _is_watched(self.fc1):
             return self.fc2(F.gelu(hidden, approximate=self.approximate))
         return self.fc2(self._overwrite_by_gelu(hidden))
 
@@ -99,6 +100,11 @@ def _records(x: Tensor) -> bool:
     """Whether operations on `x` are kept for a backward pass or a graph, or run elsewhere than here."""
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return torch.is_grad_enabled() or tracing or x.device.type != "cpu"
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    """Whether somebody may hold the output of `layer`: a hook, or what was put in its place (an adapter)."""
+    return type(layer) is not nn.Linear or bool(vars(layer)["_forward_hooks"]) or bool(_EVERY_MODULES_HOOKS)
 
 
 def gelu_form(hidden_act: str) -> str:
@@ -173,7 +179,7 @@ class MapAttention(nn.Module):
         query_kernel, key_kernel, value_kernel = self.in_proj_weight.chunk(3)
         query_bias, _, value_bias = self.in_proj_bias.chunk(3)
         query = F.linear(probe, query_kernel, query_bias).view(heads)
-        lookup = torch.einsum("hd,hdw->hw", query, key_kernel.unflatten(0, heads)).expand(len(x), 1, -1, -1)
+        lookup = torch.einsum("hd,hdw->hw", query, key_kernel.unflatten(0, heads)).expand(x.shape[0], 1, -1, -1)
         tokens = x.unsqueeze(1)
         means = F.scaled_dot_product_attention(lookup, tokens, tokens, scale=query.shape[-1] ** -0.5).squeeze(1)
         values = torch.einsum("bhw,hdw->bhd", means, value_kernel.unflatten(0, heads))

@@ -29,6 +29,11 @@ class SiglipImageProcessor(PretrainedProcessing):
     def __init__(self, settings: ImageSettings | None = None) -> None:
         self.settings = settings if settings is not None else ImageSettings()
 
+    @property
+    def size(self) -> dict[str, int]:
+        """Height and width in pixels, as existing scripts read them."""
+        return {"height": self.settings.image_size, "width": self.settings.image_size}
+
     def __call__(
         self, images: ImageInput | Sequence[ImageInput], *, return_tensors: Literal["pt", "np"] | None = None
     ) -> ModelInputs:

@@ -166,3 +166,73 @@ def test_a_traced_or_exported_mlp_is_the_plain_one_and_takes_any_number_of_rows(
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", GRAPHS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_hooks_see_what_a_layer_gave_and_not_what_became_of_it(everywhere: bool) -> None:
+    mlp, x = make_mlp(), torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, _: object, output: Tensor) -> None:
+        if module is mlp.fc1:
+            seen.append(output)
+
+    register = nn.modules.module.register_module_forward_hook if everywhere else mlp.fc1.register_forward_hook
+    hook = register(keep)
+    with torch.no_grad():
+        mlp(x)
+    hook.remove()
+    torch.testing.assert_close(seen[0], F.linear(x, mlp.fc1.weight, mlp.fc1.bias))
+
+
+def test_an_adapter_around_a_layer_keeps_what_it_gave() -> None:
+    mlp, x = make_mlp(), torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+
+    class Adapter(nn.Module):
+        def __init__(self, inner: nn.Linear) -> None:
+            super().__init__()
+            self.inner, self.given = inner, torch.empty(0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.given = self.inner(x)
+            return self.given
+
+    adapter = Adapter(mlp.fc1)
+    swapped: Any = mlp
+    swapped.fc1 = adapter
+    with torch.no_grad():
+        mlp(x)
+    torch.testing.assert_close(adapter.given, F.linear(x, adapter.inner.weight, adapter.inner.bias))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("how", ["export", "trace"])
+def test_exported_towers_and_the_pair_take_any_number_of_inputs(how: str, tiny_model: SiglipModel) -> None:
+    ids, pixels = torch.ones(2, 16, dtype=torch.long), torch.randn(2, 3, 30, 30)
+    more = torch.ones(5, 16, dtype=torch.long), torch.randn(5, 3, 30, 30)
+
+    class Vectors(nn.Module):
+        """Tuples, which a trace can return."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            return self.model(*inputs).to_tuple()
+
+    for model, few, many in (
+        (tiny_model.text_model, (ids,), more[:1]),
+        (tiny_model.vision_model, (pixels,), more[1:]),
+        (tiny_model, (ids, pixels), more),
+    ):
+        expected = Vectors(model)(*many)
+        if how == "trace":
+            made = torch.jit.trace(Vectors(model), few)(*many)
+        else:
+            batch = torch.export.Dim("batch", min=1, max=64)
+            shapes = tuple({0: batch} for _ in few)
+            made = torch.export.export(model, few, dynamic_shapes=shapes).module()(*many).to_tuple()
+        for one, other in zip(made, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

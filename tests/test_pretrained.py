@@ -1,0 +1,148 @@
+"""Keywords of loading: those of existing scripts mean what they say, and all others are refused by name before work."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from siglip import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    Embedder,
+    SiglipConfig,
+    SiglipForImageClassification,
+    SiglipModel,
+    pipeline,
+)
+from siglip.errors import InputError, ShapeError
+
+LOADERS: list[Callable[..., Any]] = [
+    AutoConfig.from_pretrained,
+    AutoImageProcessor.from_pretrained,
+    AutoModel.from_pretrained,
+    AutoModelForImageClassification.from_pretrained,
+    AutoProcessor.from_pretrained,
+    AutoTokenizer.from_pretrained,
+    Embedder.from_pretrained,
+    lambda source, **options: pipeline("image-feature-extraction", source, **options),
+]
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"load_in_8bit": True}, "has no keyword 'load_in_8bit'; it takes .*revision"),
+        ({"revison": "main"}, "has no keyword 'revison'; did you mean 'revision'"),
+        ({"trust_remote_code": True}, "trust_remote_code=True, but here it is always False"),
+        ({"use_safetensors": False}, "use_safetensors=False, but here it is always True"),
+    ],
+)
+def test_what_nobody_reads_is_refused_before_any_download(
+    load: Callable[..., Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load("nobody/has-this", **options)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_what_happens_anyway_may_be_said(load: Callable[..., Any]) -> None:
+    load("nano", use_safetensors=True, trust_remote_code=False, low_cpu_mem_usage=True, use_fast=False)
+
+
+def test_misspelt_keywords_name_their_neighbour() -> None:
+    with pytest.raises(InputError, match=r"SiglipModel.from_pretrained has no keyword 'image_sise'; .* 'image_size'"):
+        AutoModel.from_pretrained("nano", image_sise=64)  # pyright: ignore[reportCallIssue]
+    make: Any = pipeline
+    with pytest.raises(InputError, match="pipeline has no keyword 'bach_size'; did you mean 'batch_size'"):
+        make("image-feature-extraction", "nano", bach_size=2)
+    with pytest.raises(InputError, match="pipeline has no keyword 'hypothesis_template'"):
+        make("zero-shot-image-classification", "nano", hypothesis_template="{}")
+
+
+def test_torch_dtype_is_dtype() -> None:
+    assert AutoModel.from_pretrained("nano", torch_dtype="auto").dtype == torch.float16
+    assert AutoModel.from_pretrained("nano", torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert Embedder.from_pretrained("nano", torch_dtype=torch.float32).dtype == torch.float32
+    assert pipeline("image-feature-extraction", "nano", torch_dtype="float32").embedder.dtype == torch.float32
+    with pytest.raises(InputError, match="mean the same; give one"):
+        AutoModel.from_pretrained("nano", dtype="float16", torch_dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"]),
+        ({"id2label": {1: "dog", 0: "cat"}}, ["cat", "dog"]),
+        ({"id2label": {"0": "cat", "1": "dog"}, "label2id": {"dog": 1, "cat": 0}, "num_labels": 2}, ["cat", "dog"]),
+        ({"label2id": {"dog": "1", "cat": "0"}, "ignore_mismatched_sizes": True}, ["cat", "dog"]),
+    ],
+)
+def test_classes_of_a_fresh_head_as_existing_scripts_tell_them(options: dict[str, Any], labels: list[str]) -> None:
+    model = SiglipForImageClassification.from_pretrained("nano", **options, problem_type="regression")
+    assert model.config.id2label == dict(enumerate(labels))
+    assert model.classifier.out_features == len(labels)
+    assert model.config.problem_type == "regression"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_labels": 3, "id2label": {0: "a"}}, {"id2label": {1: "a", 2: "b"}}, {"labels": ["a"], "label2id": {"b": 0}}],
+)
+def test_classes_that_contradict_each_other_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"different classes|numbered 0, 1, 2"):
+        SiglipForImageClassification.from_pretrained("nano", **options)
+
+
+def test_regression_learns_numbers_by_their_squared_distance(tiny_config: SiglipConfig) -> None:
+    config = tiny_config.with_labels(["a", "b"], "regression")
+    model = SiglipForImageClassification(config)
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([1.0, 3.0]))
+    pixels = torch.zeros(2, 3, 30, 30)
+    # a fresh head says its bias: distances 1, 3 and 0, -1
+    loss = model(pixels, torch.tensor([[0.0, 0.0], [1.0, 4.0]])).loss
+    assert loss is not None
+    assert loss.item() == pytest.approx((1 + 9 + 0 + 1) / 4)
+    with pytest.raises(ShapeError, match="regression learns one number a score"):
+        model(pixels, torch.tensor([0.0, 1.0]))
+
+
+def test_a_configuration_is_saved_alone(tmp_path: Path, tiny_config: SiglipConfig) -> None:
+    tiny_config.save_pretrained(tmp_path)
+    assert SiglipConfig.from_pretrained(tmp_path) == tiny_config
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == tiny_config.model_type == "siglip"
+
+
+def test_shards_are_as_large_as_existing_scripts_say(tmp_path: Path, tiny_model: SiglipModel) -> None:
+    tiny_model.save_pretrained(tmp_path, max_shard_size="100KB")
+    files = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(files) > 1
+    for file in files:
+        with safe_open(file, "pt") as stored:
+            assert sum(4 * stored.get_tensor(name).numel() for name in stored.keys()) <= 100_000  # noqa: SIM118
+    with pytest.raises(InputError, match="such as '5GB', got 'large'"):
+        tiny_model.save_pretrained(tmp_path, max_shard_size="large")
+
+
+def test_what_scripts_ask_a_model_and_its_inputs(tiny_model: SiglipModel) -> None:
+    assert tiny_model.num_parameters() == sum(weight.numel() for weight in tiny_model.parameters())
+    tiny_model.text_model.requires_grad_(False)
+    assert tiny_model.num_parameters(only_trainable=True) < tiny_model.num_parameters()
+    tiny_model.gradient_checkpointing_enable()
+    assert tiny_model.text_model.encoder.gradient_checkpointing
+    tiny_model.gradient_checkpointing_disable()
+    assert not tiny_model.vision_model.encoder.gradient_checkpointing
+    assert tiny_model.to(torch.bfloat16).dtype == torch.bfloat16
+    processor = AutoProcessor.from_pretrained("nano")
+    assert processor.image_processor.size == {"height": 48, "width": 48}
+    inputs = processor(text="a cat", images=torch.zeros(3, 8, 8), return_tensors="pt").to("cpu", torch.float16)
+    assert (inputs.pixel_values.dtype, inputs.input_ids.dtype) == (torch.float16, torch.int64)

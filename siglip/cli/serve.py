@@ -1,6 +1,7 @@
 """Answer other programs over HTTP, in the shape of the OpenAI API.
 
-Routes: embeddings, classify, score, rerank, models, health, metrics, schema.
+Routes: embeddings, classify, score, rerank, models, health, metrics, schema;
+with a LIBRARY that `siglip index` made with the same model also search.
 
 Only this machine is answered unless --host says otherwise; then every request
 needs a key of --api-key-file, or --no-auth must be given. docs/serving.md shows
@@ -16,13 +17,19 @@ for example:
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
 from siglip.errors import InputError
 
+if TYPE_CHECKING:
+    from siglip.embedder import Embedder
+    from siglip.search import Library
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip serve [--host HOST] [--port PORT] [options]"
+    parser.usage = "siglip serve [LIBRARY] [--host HOST] [--port PORT] [options]"
+    parser.add_argument("library", nargs="?", metavar="LIBRARY", help="the folder of a library, to be searched")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="who may ask: keys, one a line")
@@ -59,9 +66,21 @@ def run(arguments: argparse.Namespace) -> int:
     from siglip.server.app import Service
     from siglip.server.run import serve
 
-    service = Service(embedder, arguments.model, keys=keys, names=arguments.name, decoders=arguments.decoders)
+    library = None if arguments.library is None else _library(arguments.library, embedder)
+    service = Service(
+        embedder, arguments.model, keys=keys, names=arguments.name, library=library, decoders=arguments.decoders
+    )
     serve(service, host=arguments.host, port=arguments.port, told=lambda address: output.say(f"listening at {address}"))
     return 0
+
+
+def _library(folder: str, embedder: "Embedder") -> "Library":
+    from siglip.search import Library
+
+    library = Library.open(folder, model=embedder)
+    if library.space.fingerprint != embedder.fingerprint:
+        raise InputError(f"{folder} was indexed with the model {library.space.model}; give it with --model")
+    return library
 
 
 def _port(word: str) -> int:

@@ -16,8 +16,10 @@ from starlette.types import ASGIApp
 from siglip import __version__
 from siglip.embedder import Embedder
 from siglip.errors import InputError, UnreadableImage
+from siglip.search import Library
 from siglip.server import messages
 from siglip.server.engine import Engine, Refused
+from siglip.server.finding import add_search
 from siglip.server.messages import BadRequest
 from siglip.server.metrics import Metrics
 from siglip.server.safety import Guard, error_body
@@ -39,6 +41,7 @@ class Service:
         *,
         keys: Sequence[str] = (),
         names: Sequence[str] = (),
+        library: Library | None = None,
         decoders: int = 2,
         max_waiting: int = 1024,
         max_wait_s: float = 30.0,
@@ -50,6 +53,8 @@ class Service:
         app = FastAPI(title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         self._add_routes(app)
         self._add_errors(app)
+        if library is not None:
+            add_search(app, library)
         self.asgi: ASGIApp = Guard(app, self.metrics, keys=keys, names=names)
 
     @asynccontextmanager

@@ -34,8 +34,8 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
 )
 _ROUTES = {
-    "/v1/embeddings", "/v1/classify", "/v1/score", "/v1/rerank", "/v1/models", "/livez", "/readyz", "/metrics",
-    "/openapi.json",
+    "/v1/embeddings", "/v1/classify", "/v1/score", "/v1/rerank", "/v1/models", "/v1/search", "/livez", "/readyz",
+    "/metrics", "/openapi.json",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ an index) gives pixels to `encode_pixels`. Everything that needs vectors stands 
 
 import copy
 import os
+import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
@@ -28,7 +29,7 @@ from siglip.checkpoints import files_key, fingerprint, remembered_fingerprint
 from siglip.devices import find_device
 from siglip.download import fetched
 from siglip.embeddings import Embeddings, Kind
-from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage
+from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage, clip, warn
 from siglip.model import SiglipModel
 from siglip.pretrained import LoadOptions, StrPath, accepted
 from siglip.processing import ImageInput, SiglipProcessor, image_name
@@ -162,6 +163,7 @@ class Embedder:
         if isinstance(items, str):
             raise InputError(f"embed_texts takes a list of texts, got the single text {items!r}; pass [text]")
         texts = list(items)
+        self.processor.tokenizer.warn_of_loss(texts)
         with _progress(progress, len(texts), "text") as done:
             return self._gathered(self._stream_texts(texts), texts, "text", done)
 
@@ -190,6 +192,9 @@ class Embedder:
         templates = _checked_templates(self.processor.templates if templates is None else templates)
         found = {label: vector for label in labels if (vector := self._kept.get((label, templates))) is not None}
         missing = [label for label in dict.fromkeys(labels) if label not in found]
+        _warn_of_odd_labels(labels)
+        if templates != ("{}",):
+            self.processor.tokenizer.warn_of_loss(missing)
         step = max(1, _PROMPTS_AT_ONCE // len(templates))
         for start in range(0, len(missing), step):
             block = missing[start : start + step]
@@ -319,6 +324,15 @@ class Embedder:
 
 
 _Decoded = tuple[int, UInt8[np.ndarray, "size size 3"]] | Failure
+
+
+def _warn_of_odd_labels(labels: Sequence[Any]) -> None:
+    """Say it where one label looks like several that were written with commas."""
+    joined = [label for label in labels if isinstance(label, str) and re.search(r"\S,\S", label)]
+    if not joined and len(labels) == 1 and isinstance(labels[0], str) and "," in labels[0]:
+        joined = [labels[0]]
+    if joined:
+        warn(f"{clip(repr(joined[0]))} is taken as one label, commas and all; give several labels one by one")
 
 
 def is_one_picture(value: object) -> bool:

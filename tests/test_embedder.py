@@ -25,7 +25,7 @@ from siglip.checkpoints import fingerprint
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
 from siglip.embedder import Embedder
 from siglip.embeddings import Embeddings
-from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage
+from siglip.errors import Failure, InputError, PreparationError, ShapeError, SiglipWarning, UnreadableImage
 from siglip.model import SiglipModel
 from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer, decode_picture
 from tests.conftest import ROOT
@@ -256,6 +256,7 @@ def test_control_c_reaches_the_caller_and_the_next_call_works(embedder: Embedder
 # ---- texts
 
 
+@pytest.mark.filterwarnings("ignore:1 of 4 texts")
 def test_each_row_is_the_unit_vector_of_its_text_alone(embedder: Embedder) -> None:
     texts = ["a cat", "two dogs on a very long lead that goes round and round the garden twice", "", "a cat", "tea"]
     found = embedder.embed_texts(iter(texts))
@@ -572,3 +573,16 @@ def test_a_gpu_gives_the_vectors_of_the_cpu(model: SiglipModel, processor: Sigli
     images = [picture(index) for index in range(9)]
     found = Embedder(model, processor, device=0, dtype="float32").embed_images(images)
     np.testing.assert_allclose(found.vectors, embedder.embed_images(images).vectors, atol=1e-4)
+
+
+def test_texts_cut_and_labels_with_commas_are_said_once_and_real_sentences_are_not() -> None:
+    embedder = Embedder.from_pretrained("nano", device="cpu")
+    with pytest.warns(SiglipWarning, match=r"^1 of 2 texts are longer than the \d+ tokens") as caught:
+        embedder.embed_texts(["a cat", "a cat " * 100, "a cat"])
+    assert len(caught) == 1
+    for labels in (["cat,dog,bird"], ["cat, dog, bird"], ["a fish", "cat,dog"]):
+        with pytest.warns(SiglipWarning, match="'cat.*' is taken as one label, commas and all"):
+            embedder.embed_labels(labels, "a photo of {}")
+    with pytest.warns(SiglipWarning, match="1 of 2 texts are empty"):
+        embedder.embed_labels(["", "a cat"], "a photo of {}")
+    embedder.embed_labels(["a cat", "a red, round ball"], "a photo of {}")

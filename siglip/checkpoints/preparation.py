@@ -11,10 +11,11 @@ from typing import Any, get_args
 
 from siglip.checkpoints.huggingface import read_json, write_json
 from siglip.config import Clean, ImageSettings, Resample
-from siglip.errors import CheckpointError, NotYetSupported, SiglipError
+from siglip.errors import CheckpointError, NotYetSupported, SiglipError, clip
 from siglip.processing import SiglipTokenizer
 
 IMAGE, NESTED, TEXT = "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"
+ADDED = "added_tokens.json"
 VOCABULARIES = ("spiece.model", "tokenizer.json")
 
 # PIL's numbers for its filters
@@ -93,6 +94,12 @@ def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
         )
     tokenizer = SiglipTokenizer(vocabulary)
     values = read_json(folder / TEXT) if (folder / TEXT).is_file() else {}
+    if unread := tokenizer.unread_tokens or _tokens_beyond(folder, values, tokenizer.vocab_size):
+        raise CheckpointError(
+            f"{folder}: {len(unread)} tokens were added to the vocabulary, such as {clip(repr(unread[0]))}, which are "
+            "not read here: ids would differ from those it was trained with; use transformers for it, or a vocabulary "
+            "without them"
+        )
     if values.get("do_lower_case") is False and "clean" not in values and tokenizer.pad_token_id != 0:
         raise CheckpointError(
             f'{folder / TEXT}: "do_lower_case": false drops punctuation and keeps capitals, which no published SigLIP '
@@ -107,6 +114,14 @@ def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
     templates = _templates(folder, values.get("templates", list(tokenizer.settings.templates)))
     tokenizer.settings = replace(tokenizer.settings, clean=clean, context_length=length, templates=templates)
     return tokenizer
+
+
+def _tokens_beyond(folder: Path, values: dict[str, Any], vocab_size: int) -> list[str]:
+    """The tokens that files beside a vocabulary add to it."""
+    ids: dict[str, Any] = read_json(folder / ADDED) if (folder / ADDED).is_file() else {}
+    listed = values.get("added_tokens_decoder") or {}
+    ids |= {str(token.get("content")): int(index) for index, token in listed.items()}
+    return [token for token, index in ids.items() if isinstance(index, int) and index >= vocab_size]
 
 
 def write_tokenizer(folder: Path, tokenizer: SiglipTokenizer) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from siglip.config import Clean, TextSettings
-from siglip.errors import CheckpointError, PreparationError
+from siglip.errors import CheckpointError, PreparationError, clip, warn
 from siglip.files import replacing
 from siglip.pretrained import PretrainedProcessing
 from siglip.types import ModelInputs
@@ -58,6 +58,8 @@ class SiglipTokenizer(PretrainedProcessing):
         self.settings = settings if settings is not None else TextSettings(clean=clean)
         self.vocab_size: int = self._vocabulary.size
         self.eos_token_id: int = self._vocabulary.eos_id
+        # added to the published vocabulary, and never met in a text as we read it
+        self.unread_tokens: list[str] = self._vocabulary.unread
         self.pad_token_id: int = 0 if self._vocabulary.is_gemma else self.eos_token_id
 
     def __call__(
@@ -99,6 +101,25 @@ class SiglipTokenizer(PretrainedProcessing):
     def is_gemma(self) -> bool:
         """Whether the vocabulary is Gemma's."""
         return self._vocabulary.is_gemma
+
+    def warn_of_loss(self, given: Sequence[Any]) -> None:
+        """One SiglipWarning with a count for each kind of text of which the model sees less than was written."""
+        texts: list[str] = [
+            text
+            for text in dict.fromkeys(given)
+            if isinstance(text, str) and not any("\ud800" <= char <= "\udfff" for char in text)
+        ]
+        length, unknown = self.settings.context_length, self._vocabulary.unknown_ids
+        kinds: dict[str, list[str]] = {}
+        for text, ids in zip(texts, self._encode(texts) if texts else [], strict=True):
+            if len(ids) >= length:
+                kinds.setdefault(f"longer than the {length} tokens this model reads, and cut", []).append(text)
+            elif not ids or not text.strip():
+                kinds.setdefault("empty, or hold only what is left out before the model reads them", []).append(text)
+            elif unknown.issuperset(ids):
+                kinds.setdefault("made only of characters that this model does not know", []).append(text)
+        for kind, found in kinds.items():
+            warn(f"{len(found)} of {len(texts)} texts are {kind}, the first is {clip(repr(found[0]))}")
 
     def decode(self, token_ids: Ids, skip_special_tokens: bool = False) -> str:
         """The text of ids; what cleaning or cutting took away does not come back."""
@@ -216,6 +237,8 @@ class _SentencePiece:
         if self.eos_id < 0:
             raise ValueError("it has no end-of-sentence piece")
         self.special_ids = {self.eos_id, self._model.unk_id()} | ({0} if self.is_gemma else set[int]())
+        self.unread: list[str] = []
+        self.unknown_ids = {self._model.unk_id(), self._model.piece_to_id(_SPACE_MARK)}
         self._prefix_length = len(self._model.encode(_PREFIX))
 
     def encode(self, texts: list[str], clean: Clean) -> list[list[int]]:
@@ -258,6 +281,15 @@ class _TokenizerJson:
             raise ValueError(f"Gemma has <pad>, <eos>, <bos> at 0, 1, 2, here they are at {ids}")
         self.is_gemma = True
         self.eos_id = 1
+        marks = (self._model.token_to_id(piece) for piece in ("<unk>", _SPACE_MARK))
+        self.unknown_ids = {index for index in marks if index is not None}
+        added = self._model.get_added_tokens_decoder().items()
+        known = self._model.get_vocab_size(with_added_tokens=False)
+        self.unread = [
+            token.content
+            for index, token in added
+            if index >= known and (token.special or token.content != token.content.lower())
+        ]
         self.special_ids = {index for index, token in self._model.get_added_tokens_decoder().items() if token.special}
 
     def __reduce__(self) -> tuple[type["_TokenizerJson"], tuple[bytes]]:

@@ -24,7 +24,7 @@ from transformers import SiglipTokenizer as PublishedTokenizer
 
 import siglip
 from siglip.config import Clean, TextSettings
-from siglip.errors import CheckpointError, PreparationError
+from siglip.errors import CheckpointError, PreparationError, SiglipWarning
 from siglip.processing.tokenizer import SiglipTokenizer, clean_text
 
 NANO = Path(siglip.__file__).parent / "assets" / "nano"
@@ -518,3 +518,35 @@ def test_a_saved_vocabulary_is_the_same_file(nano: SiglipTokenizer, gemma: Sigli
         saved = SiglipTokenizer(tmp_path / name)
         assert saved.save_vocabulary(tmp_path) == (str(tmp_path / name),)  # onto itself
         assert saved("a cat") == tokenizer("a cat")
+
+
+def test_texts_of_which_less_is_seen_than_was_written_are_said_once_with_their_count() -> None:
+    tokenizer = with_context(NANO / "spiece.model", 6)
+    texts = ["a cat", "!?", "", "\U0001f984", "a very long text about cats and dogs and all the others", "a cat"]
+    with pytest.warns(SiglipWarning) as caught:
+        tokenizer.warn_of_loss(texts)
+    assert sorted(str(item.message) for item in caught) == [
+        "1 of 5 texts are longer than the 6 tokens this model reads, and cut, the first is "
+        "'a very long text about cats and dogs and all the others'",
+        "1 of 5 texts are made only of characters that this model does not know, the first is '\U0001f984'",
+        "2 of 5 texts are empty, or hold only what is left out before the model reads them, the first is '!?'",
+    ]
+    tokenizer.warn_of_loss(["a cat", 3, "\ud800"])
+
+
+@pytest.mark.parametrize("token", ["<obj>", "Foo", AddedToken("<s1>", special=True)])
+def test_tokens_added_to_a_vocabulary_are_refused_because_the_ids_would_differ(tmp_path: Path, token: Any) -> None:
+    published = PublishedTokenizer.from_pretrained(NANO)
+    published.add_tokens([token])
+    published.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"1 tokens were added to the .*, such as '.*', which are not read"):
+        SiglipTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_special_or_capital_token_added_to_gemma_is_refused(tmp_path: Path) -> None:
+    gemma = build_gemma(tmp_path)
+    assert SiglipTokenizer.from_pretrained(tmp_path).unread_tokens == []
+    gemma.add_tokens([AddedToken("<Foo>", normalized=False)])
+    gemma.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="such as '<Foo>'"):
+        SiglipTokenizer.from_pretrained(tmp_path)

@@ -148,7 +148,7 @@ def _load_paligemma_processor(kind: type[_Kind], path: Path, folder: Path) -> _K
     vision = paligemma.read_config(path).vision_config
     # what the authors evaluate with, where no file says otherwise
     images = preparation.read_image_settings(folder) or ImageSettings(resample="bilinear")
-    tokenizer = preparation.read_tokenizer(folder, None)
+    tokenizer = preparation.read_tokenizer(folder, None, may_have_more=True)
     if tokenizer.is_gemma:
         tokenizer.settings = replace(tokenizer.settings, clean="none")
     made: Any = kind

@@ -81,10 +81,11 @@ def mark_paligemma(folder: Path, num_patches: int) -> None:
     write_json(folder / IMAGE, values)
 
 
-def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
+def read_tokenizer(folder: Path, context_length: int | None, *, may_have_more: bool = False) -> SiglipTokenizer:
     """The tokenizer of a folder; `context_length` is what the model reads, None to believe the folder's files.
 
-    Raises CheckpointError if there is no vocabulary, or one whose cleaning we do not have.
+    Raises CheckpointError if there is no vocabulary, one whose cleaning we do not have, or, unless it `may_have_more`,
+    one that tokens were added to: PaliGemma's holds places and pictures, which are never read from a text.
     """
     vocabulary = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
     if vocabulary is None:
@@ -94,7 +95,8 @@ def read_tokenizer(folder: Path, context_length: int | None) -> SiglipTokenizer:
         )
     tokenizer = SiglipTokenizer(vocabulary)
     values = read_json(folder / TEXT) if (folder / TEXT).is_file() else {}
-    if unread := tokenizer.unread_tokens or _tokens_beyond(folder, values, tokenizer.vocab_size):
+    unread = tokenizer.unread_tokens or _tokens_beyond(folder, values, tokenizer.vocab_size)
+    if unread and not may_have_more:
         raise CheckpointError(
             f"{folder}: {len(unread)} tokens were added to the vocabulary, such as {clip(repr(unread[0]))}, which are "
             "not read here: ids would differ from those it was trained with; use transformers for it, or a vocabulary "

@@ -189,7 +189,7 @@ def _config(path: Path, tensors: Mapping[str, StoredTensor]) -> PaliGemmaConfig:
         num_key_value_heads=shape(f"{attention}kv_einsum/w", 4)[1],
         head_dim=head_dim,
         post_norms=post_norms,
-        query_pre_attn_scalar=_WIDTH_A_HEAD.get((width, heads)),
+        query_pre_attn_scalar=_WIDTH_A_HEAD.get((width, heads), head_dim) if post_norms else None,
         attn_logit_softcapping=50.0 if post_norms else None,
     )
     vision = SiglipVisionConfig(

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import resolve
-from siglip.checkpoints.load import build_empty, image_settings, open_checkpoint
+from siglip.checkpoints.load import build_empty, image_settings, load_processing, open_checkpoint
 from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
 from siglip.errors import CheckpointError, ConfigError
@@ -52,7 +52,7 @@ def convert(
 ) -> Path:
     """Write the checkpoint of a whole model into the folder `destination` in another layout; returns the folder.
 
-    `to` is "huggingface", "big_vision" or "open_clip".
+    `to` is "huggingface", "big_vision" or "open_clip"; for a PaliGemma the first only.
     Numbers stay bit for bit what they are, in the dtype they have. The files of the preparation are written beside
     the weights; a source without vocabulary gives a destination without. Raises CheckpointError if `destination` holds
     a checkpoint of another layout, or one at all without `overwrite`, or if the layout cannot hold this model.
@@ -63,6 +63,8 @@ def convert(
     settle(target)
     _check_destination(target, to, overwrite)
     path = resolve(source, **hub)
+    if paligemma.holds(path):
+        return _convert_paligemma(path, target, to)
     checkpoint = open_checkpoint(path)
     config = checkpoint.config
     tensors = find_tensors(build_empty(SiglipModel, config), checkpoint)
@@ -79,6 +81,23 @@ def convert(
         preparation.write_image_settings(staging, images)
         if texts is not None:
             preparation.write_tokenizer(staging, texts)
+    return target
+
+
+def _convert_paligemma(path: Path, target: Path, to: str) -> Path:
+    if to != "huggingface":
+        raise CheckpointError(f"{path} is a PaliGemma, which is written as huggingface only, not as {to}")
+    checkpoint = paligemma.read(path)
+    tensors = find_tensors(build_empty(PaliGemmaForConditionalGeneration, checkpoint.config), checkpoint.stored)
+    folder = path if path.is_dir() else path.parent
+    with_words = any((folder / name).is_file() for name in preparation.VOCABULARIES)
+    with replacing_together(target, obsolete=huggingface.weight_files(target)) as staging:
+        paligemma.write(staging, checkpoint.config, tensors, _MAX_SHARD_BYTES)
+        if with_words:
+            processor = load_processing(PaliGemmaProcessor, path)
+            preparation.write_image_settings(staging, processor.image_processor.settings)
+            preparation.mark_paligemma(staging, processor.num_patches)
+            preparation.write_tokenizer(staging, processor.tokenizer)
     return target
 
 

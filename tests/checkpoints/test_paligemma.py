@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from siglip import PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipModel
-from siglip.errors import ConfigError, TensorMismatch
+from siglip import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor, SiglipModel
+from siglip.checkpoints import convert
+from siglip.errors import CheckpointError, ConfigError, TensorMismatch
+from tests.captioners import captioner
+from tests.conftest import ROOT
 from tests.model.test_paligemma import MODELS
 
 CLASS = PaliGemmaForConditionalGeneration
@@ -126,3 +129,24 @@ def test_a_larger_picture_resizes_the_positions(tmp_path: Path) -> None:
     MODELS[False].save_pretrained(tmp_path)
     model = CLASS.from_pretrained(tmp_path, image_size=16)
     assert model.vision_tower.embeddings.position_embedding.weight.shape[0] == 16
+
+
+@pytest.mark.parametrize("name", ["pali1", "pali2"])
+def test_an_npz_is_converted_to_a_folder_bit_for_bit_in_its_dtype(name: str, tmp_path: Path) -> None:
+    file = ROOT / "tests" / "golden" / "paligemma" / f"{name}.npz"
+    folder = convert(file, tmp_path / "folder", "huggingface")
+    direct, converted = (CLASS.from_pretrained(source, dtype="auto") for source in (file, folder))
+    assert same(converted, direct) and converted.config == direct.config
+    stored = torch.bfloat16 if name == "pali2" else torch.float32
+    assert converted.language_model.norm.weight.dtype == stored
+    with pytest.raises(CheckpointError, match=r"written as huggingface only"):
+        convert(file, tmp_path / "other", "open_clip")
+
+
+def test_a_folder_keeps_its_preparation_when_it_is_converted(tmp_path: Path) -> None:
+    for part in captioner():
+        part.save_pretrained(tmp_path / "first")
+    folder = convert(tmp_path / "first", tmp_path / "second", "huggingface")
+    before, after = (PaliGemmaProcessor.from_pretrained(path) for path in (tmp_path / "first", folder))
+    assert after.image_processor.settings == before.image_processor.settings
+    assert after.encode("a cat on the mat") == before.encode("a cat on the mat")

@@ -10,7 +10,7 @@ from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
 from siglip.errors import CheckpointError, ConfigError
 from siglip.files import replacing_together, settle
-from siglip.model import SiglipModel, kind_of
+from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel, kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
@@ -88,11 +88,12 @@ def _convert_paligemma(path: Path, target: Path, to: str) -> Path:
     if to != "huggingface":
         raise CheckpointError(f"{path} is a PaliGemma, which is written as huggingface only, not as {to}")
     checkpoint = paligemma.read(path)
-    tensors = find_tensors(build_empty(PaliGemmaForConditionalGeneration, checkpoint.config), checkpoint.stored)
+    kind = kind_of(PaliGemmaForConditionalGeneration)
+    tensors = find_tensors(build_empty(kind.model, checkpoint.config), checkpoint.stored)
     folder = path if path.is_dir() else path.parent
     with_words = any((folder / name).is_file() for name in preparation.VOCABULARIES)
     with replacing_together(target, obsolete=huggingface.weight_files(target)) as staging:
-        paligemma.write(staging, checkpoint.config, tensors, _MAX_SHARD_BYTES)
+        paligemma.write(staging, Content(kind=kind, config=checkpoint.config, tensors=tensors))
         if with_words:
             processor = load_processing(PaliGemmaProcessor, path)
             preparation.write_image_settings(staging, processor.image_processor.settings)

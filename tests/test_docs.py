@@ -18,7 +18,7 @@ def test_every_example_of_the_documentation_and_the_help_pages_prints_what_is_sh
     desks = {page: desk(tmp_path / page.stem) for page in PAGES}
     documented = [example for page, folder in desks.items() for example in examples_of(page, folder)]
     assert len(documented) > 20
-    # the help pages show commands alone; some are for data of one's own or for a model not built in, or do not end
+    # the help pages show commands alone; some are for data of one's own or a model not built in, or do not end
     own = ("data", "train", "caption", "ask", "detect", "serve")
     help_desk = str(desk(tmp_path / "help"))
     pages = {name: str(importlib.import_module(f"siglip.cli.{name}").__doc__) for name in COMMANDS} | {"siglip": HELP}

@@ -29,6 +29,7 @@ COMMANDS = {
     "search": "find indexed pictures by words or pictures",
     "similar": "find indexed pictures that look like one",
     "library": "look after what was indexed",
+    "explain": "draw where in a picture a text is seen",
     "models": "list the built-in model and every published checkpoint",
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",

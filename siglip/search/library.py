@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +19,7 @@ from siglip.search.query import Term, combined, parse_query
 from siglip.search.reading import read_file, thumbnail_of
 from siglip.search.searching import Hit, Searcher, by_date
 from siglip.search.thumbs import Thumbs
-from siglip.search.upkeep import check, compact, refresh_codes, settle, sweep
+from siglip.search.upkeep import absence, check, compact, measure_absence, refresh_codes, settle, sweep
 from siglip.search.vectors import Vectors
 from siglip.search.where import parse_where
 
@@ -103,8 +103,6 @@ class Library:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- what others build upon
-
     @property
     def searcher(self) -> Searcher:
         """Raises LibraryError while nothing was indexed."""
@@ -148,8 +146,6 @@ class Library:
     def embedder(self) -> "Embedder":
         """The model, loaded now if it was not."""
         return self.encoder.embedder()
-
-    # ---- indexing
 
     def index(
         self,
@@ -197,6 +193,7 @@ class Library:
         refresh_codes(catalogue, indexing.space, self.encoder.loaded)
         self._switch(catalogue, space, report)
         sweep(catalogue)
+        measure_absence(catalogue, self.encoder)
         return report
 
     def _compare(self, roots: Iterable[StrPath], exclude: Sequence[str] | None) -> IndexReport:
@@ -247,8 +244,6 @@ class Library:
             return
         with catalogue.writing():
             catalogue.set_meta("space", str(space.id))
-
-    # ---- upkeep
 
     def status(self) -> Status:
         """Counts, roots and sizes."""
@@ -320,8 +315,6 @@ class Library:
                     return thumb
         return None
 
-    # ---- searching
-
     def search(
         self,
         query: str = "",
@@ -343,8 +336,12 @@ class Library:
         if top < 1 or page < 1:
             raise InputError(f"top and page count from 1, got top={top} and page={page}")
         condition = parse_where(where) if where is not None else None
-        vector = self.query_vector(parse_query(query, like=[*map(str, like)], not_like=[*map(str, not_like)]))
+        terms = parse_query(query, like=[*map(str, like)], not_like=[*map(str, not_like)])
+        vector = self.query_vector(terms)
         hits = self.searcher.hits(vector, top * page, where=condition, least=min_probability)[top * (page - 1) :]
+        null = absence(self.catalogue, self.space)
+        if null is not None and all(term.text is not None for term in terms):
+            hits = [replace(hit, confidence=null.confidence(hit.score)) for hit in hits]
         return by_date(hits) if sort == "date" else hits
 
     def similar(

@@ -19,12 +19,15 @@ from siglip.search.where import Where
 class Hit:
     """One picture that was found. `paths` are all files that hold it, `path` the first; `rank` counts from 1.
 
-    `score` is the cosine to the query, `probability` the model's own: the sigmoid of t * cosine + b.
+    `score` is the cosine to the query, `probability` the model's own: the sigmoid of t * cosine + b. `confidence` is
+    the share of words absent from the library whose nearest picture is farther (see siglip.search.null), None for a
+    query with pictures, and where the library is not yet measured.
     """
 
     path: str
     score: float
     probability: float
+    confidence: float | None = None
     rank: int
     digest: str
     paths: tuple[str, ...]

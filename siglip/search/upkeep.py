@@ -1,13 +1,16 @@
 """Keeping a library sound: what is damaged is found and mended from what is not, what is no longer used is removed."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from siglip.search.catalogue import Catalogue, Space, image_seal, seal
-from siglip.search.searching import codes_file
+from siglip.search.encoder import Encoder
+from siglip.search.null import Null, everyday_words, fit_null, nearest_cosines
+from siglip.search.searching import Searcher, codes_file
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import (
     EXACT_ROWS,
@@ -190,3 +193,25 @@ def sweep(catalogue: Catalogue) -> None:
 
 def _file(catalogue: Catalogue, space: Space) -> Path:
     return catalogue.path.with_name(space.vectors)
+
+
+def measure_absence(catalogue: Catalogue, encoder: Encoder) -> None:
+    """Fit what everyday words find in the library as it is now; see `null`. Done again only after rows were added."""
+    space = catalogue.active_space()
+    if space is None or absence(catalogue, space, least_rows=space.rows) is not None:
+        return
+    searcher = Searcher(catalogue)
+    words = everyday_words()
+    vectors = encoder.texts(searcher, words)
+    array = searcher.state()[1].array
+    blocks = (array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE))
+    null = fit_null(nearest_cosines(np.stack([vectors[word] for word in words]), blocks))
+    if null is not None:
+        with catalogue.writing():
+            catalogue.set_meta(f"null-{space.id}", json.dumps({**asdict(null), "rows": space.rows}))
+
+
+def absence(catalogue: Catalogue, space: Space, *, least_rows: int = 0) -> Null | None:
+    """What was measured, None if it was not, or when the space had fewer rows."""
+    values = json.loads(catalogue.meta(f"null-{space.id}") or "{}")
+    return Null(**values) if values.pop("rows", -1) >= least_rows else None

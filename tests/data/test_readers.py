@@ -88,7 +88,7 @@ def test_a_cell_may_hold_a_picture_whose_text_is_never_shown(folder: Path) -> No
     sample = source.sample(0)
     assert (sample.name, colour_of(sample)) == ("row-00000000", (3, 0, 0))
     assert isinstance(sample.image, bytes)
-    with pytest.raises(BrokenSample, match="row-00000001: its picture is no base64"):
+    with pytest.raises(BrokenSample, match="row-00000001: its picture is not valid base64"):
         source.sample(1)
     assert len(source.fingerprint()) == 64
 

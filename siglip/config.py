@@ -205,7 +205,7 @@ class SiglipConfig(PretrainedConfig):
         text, vision = self.text_config.embedding_size, self.vision_config.hidden_size
         if text != vision:
             raise ConfigError(
-                f"the towers do not meet: text embeddings are {text} wide, image embeddings {vision}; "
+                f"the towers do not fit together: text embeddings are {text} wide, image embeddings {vision}; "
                 f"set SiglipTextConfig.projection_size={vision}"
             )
 

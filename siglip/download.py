@@ -41,7 +41,7 @@ def data_uri_bytes(uri: str) -> bytes:
         text = "".join(urllib.parse.unquote(body).split()).rstrip("=").translate(str.maketrans("-_", "+/"))
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:
-        raise ValueError(f"is no base64 that can be read ({error}); encode the file again") from error
+        raise ValueError(f"is not valid base64 ({error}); encode the file again") from error
 
 
 def is_url(text: str) -> bool:

@@ -98,7 +98,7 @@ class Embedder:
     ) -> "Embedder":
         """The Embedder of "nano", a local folder, or a hub name "owner/name".
 
-        Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be had, and as the class.
+        Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be fetched, and as the class.
         """
         hub = accepted(options, "Embedder.from_pretrained", known=_OPTIONS)
         dtype = hub.pop("dtype", None) or dtype
@@ -134,7 +134,7 @@ class Embedder:
         return _unit(self._towers.get_image_features(pixel_values))
 
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "batch dim"]:
-        """Unit vectors of texts, in one pass. Raises PreparationError naming the first that is no text."""
+        """Unit vectors of texts, in one pass. Raises PreparationError naming the first that is not a text."""
         return self._text_vectors(list(texts))
 
     def embed_images(self, items: Iterable[ImageInput], *, progress: Progress = False) -> Embeddings:
@@ -156,7 +156,7 @@ class Embedder:
             return self._gathered(self._stream_images(noted()), names, "image", done)
 
     def embed_texts(self, items: Iterable[str], *, progress: Progress = False) -> Embeddings:
-        """Embed texts, equal ones once; what is no text is reported in `failures`.
+        """Embed texts, equal ones once; what is not a text is reported in `failures`.
 
         `progress` is called with the number of texts just done; True shows a bar. Raises InputError for a single text.
         """
@@ -185,7 +185,7 @@ class Embedder:
         As in the paper's zero-shot evaluation (big_vision, evaluators/proj/image_text/discriminative_classifier.py).
         Without `templates`, those of the checkpoint: `processor.templates`.
         The vectors of the latest labels are kept for later calls. Raises InputError for no label, no template, a
-        template without "{}", and a label that is no text.
+        template without "{}", and a label that is not a text.
         """
         if isinstance(labels, str) or not labels:
             raise InputError(f"expected a list of at least one text, got {labels!r}")

@@ -5,7 +5,7 @@
     |- InputError             (ValueError)           an argument that cannot be worked on, such as no labels
     |- ShapeError             (ValueError)           arrays whose sizes do not fit together
     |- PreparationError       (ValueError)           no text, or an option that would change how input is prepared
-    |- UnreadableImage        (ValueError)           bytes that are no picture, a broken one, or one beyond the limits
+    |- UnreadableImage        (ValueError)           bytes that are not a picture, or a broken or too large one
     |- CheckpointError        (ValueError)           a folder or file that holds no model we can read
     |  `- TensorMismatch                             missing, unexpected or wrongly shaped tensors, all listed
     |- DataError              (ValueError)           a data set that cannot be read, or has too many broken samples
@@ -82,11 +82,11 @@ class ShapeError(SiglipError, ValueError):
 
 
 class PreparationError(SiglipError, ValueError):
-    """Input that is no text, or an option that would change how the checkpoint prepares text or pixels."""
+    """Input that is not text, or an option that would change how the checkpoint prepares text or pixels."""
 
 
 class UnreadableImage(SiglipError, ValueError):
-    """Bytes that are no picture, a broken one, or one beyond the limits; `name` says which."""
+    """Bytes that are not a picture, a broken picture, or one beyond the limits; `name` says which."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -122,7 +122,7 @@ class BrokenSample(DataError):
 
 
 class LibraryError(SiglipError, ValueError):
-    """A folder that is no library of pictures, or a damaged, newer or busy one."""
+    """A folder that is not a library of pictures, or a damaged, newer or busy one."""
 
 
 class TrainingError(SiglipError, RuntimeError):

@@ -115,7 +115,7 @@ class PretrainedProcessing:
     def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[LoadOptions]) -> Self:
         """How the checkpoint prepares its input; `source` is "nano", a local folder, or a hub name "owner/name".
 
-        Raises CheckpointError if the files are missing or broken, DownloadError if a hub name cannot be had.
+        Raises CheckpointError if the files are missing or broken, DownloadError if a hub name cannot be fetched.
         """
         from siglip import checkpoints
 
@@ -185,7 +185,7 @@ class PretrainedModel:
         processor.image_processor.settings, image_size=...)`; one from a folder where this model was saved knows it.
         Raises InputError for an unknown keyword or classes that contradict each other,
         TensorMismatch listing every missing, unexpected or wrongly shaped tensor, CheckpointError for
-        anything else that is wrong with the files, DownloadError if a hub name cannot be had.
+        anything else that is wrong with the files, DownloadError if a hub name cannot be fetched.
         """
         from siglip import checkpoints
 

@@ -51,6 +51,7 @@ ONLY_IN = {
     "starlette": {"server/app.py", "server/finding.py", "server/safety.py"},
     "uvicorn": {"server/run.py"},
     "fsspec": {"data/store.py"},
+    "jinja2": {"evaluation/report.py"},
     "huggingface_hub": {"checkpoints/hub.py"},
     "pillow_heif": {"processing/decode.py"},
     "sentencepiece": {"processing/tokenizer.py"},

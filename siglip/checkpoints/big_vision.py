@@ -93,7 +93,8 @@ def _config(path: Path, tensors: Mapping[str, StoredTensor]) -> SiglipConfig:
         found = tensors[name].shape if name in tensors else None
         if found is None or len(found) != len(axes):
             raise CheckpointError(
-                f"{path} is no SigLIP of big_vision: {name} is {'missing' if found is None else list(found)}, expected "
+                f"{path} is not a SigLIP checkpoint of big_vision: {name} is "
+                f"{'missing' if found is None else list(found)}, expected "
                 f"[{', '.join(axes)}]; give a file with both towers (img/..., txt/...)"
             )
         return found

@@ -117,7 +117,7 @@ def parse_config(values: Any, file: Path) -> SiglipConfig:
     except SiglipError:
         raise
     except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is no configuration of SigLIP ({error}); get the file again") from error
+        raise CheckpointError(f"{file} is not a configuration of SigLIP ({error}); get the file again") from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

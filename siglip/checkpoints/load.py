@@ -179,7 +179,8 @@ def layout_of(path: Path) -> ModuleType:
     layouts = _layouts(path)
     if not layouts:
         raise CheckpointError(
-            f"{path} holds no checkpoint; expected a folder with {huggingface.CONFIG} and {huggingface.SINGLE}, one "
+            f"{path} does not contain a checkpoint; expected a folder with {huggingface.CONFIG} and "
+            f"{huggingface.SINGLE}, one "
             f"with {open_clip.CONFIG} and {open_clip.WEIGHTS}, or an .npz file of big_vision"
         )
     return layouts[0]

@@ -69,7 +69,8 @@ def read_config(path: Path) -> SiglipConfig:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{file} describes no SigLIP of open_clip ({type(error).__name__}: {error}); expected a model with a timm "
+            f"{file} does not describe a SigLIP of open_clip ({type(error).__name__}: {error}); expected a model "
+            "with a timm "
             "image tower such as vit_base_patch16_siglip_224"
         ) from error
 

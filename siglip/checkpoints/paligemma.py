@@ -61,7 +61,7 @@ def read_config(path: Path) -> PaliGemmaConfig:
     except SiglipError:
         raise
     except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is no configuration of PaliGemma ({error}); get the file again") from error
+        raise CheckpointError(f"{file} is not a configuration of PaliGemma ({error}); get the file again") from error
 
 
 def read(path: Path) -> PaliGemmaCheckpoint:
@@ -167,7 +167,8 @@ def _config(path: Path, tensors: Mapping[str, StoredTensor]) -> PaliGemmaConfig:
         found = tensors[name].shape if name in tensors else None
         if found is None or len(found) != axes:
             raise CheckpointError(
-                f"{path} is no PaliGemma of big_vision: {name} is {'missing' if found is None else list(found)}; give "
+                f"{path} is not a PaliGemma checkpoint of big_vision: {name} is "
+                f"{'missing' if found is None else list(found)}; give "
                 "a file with the tower (img/...) and the decoder (llm/...)"
             )
         return found

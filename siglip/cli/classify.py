@@ -2,7 +2,7 @@
 
 Each label is put into the templates and judged by itself: its probability is
 the model's own sigmoid. Those of one picture need not add up to 1. All are
-small when no label fits, or when the model is weak; their order still tells
+small when no label fits, or when the model is weak; their order still says
 something.
 
 for example:

@@ -5,7 +5,7 @@ SRC is a folder of shards or one shard, a table (.csv, .tsv, .jsonl,
 folder with one folder of pictures for each class, or a remote folder of
 shards (s3://, gs://, https://).
 
-`stats` decodes every sample once and tells counts, sizes, caption lengths in
+`stats` decodes every sample once and shows counts, sizes, caption lengths in
 tokens, duplicates and broken samples. `pack` writes shards that train fast
 from any disk, and leaves broken samples out.
 

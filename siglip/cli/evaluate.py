@@ -1,4 +1,4 @@
-"""Tell how good models are on data with known answers.
+"""Measure how good models are on data with known answers.
 
 retrieval     find the caption of each picture and the picture of each caption:
               recall at 1, 5 and 10
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     named, templates = _class_names(arguments.classes), _template_list(arguments.templates)
     sources, classes = _open(arguments, named)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)  # one that cannot be made is told before the work
+        arguments.out.mkdir(parents=True, exist_ok=True)  # that it cannot be made is said before the work, not after it
     from siglip.evaluation.report import DataFacts, Evaluation, Judged, write_report
 
     numbers = [_numbers(source, classes) for source in sources]

@@ -1,6 +1,6 @@
 """Show what a model is made of.
 
-Tells the sizes of both towers, how pictures and texts are prepared, the
+Shows the sizes of both towers, how pictures and texts are prepared, the
 learned temperature t and bias b (logit = t * cosine + b), and the fingerprint
 of weights and preparation. For a published checkpoint that is not on this
 machine: what is known of it, without using the network.

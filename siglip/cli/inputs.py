@@ -120,7 +120,7 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
         raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     kept = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not kept:
-        raise DataError(f"{file} holds no text: every line is blank or a comment; write one text a line")
+        raise DataError(f"{file} contains no text: every line is blank or a comment; write one text a line")
     return kept
 
 
@@ -257,7 +257,7 @@ def _pictures_in(folder: Path, failed: list[Failure]) -> list[str]:
 
 
 def _is_device(path: Path) -> bool:
-    """Pipes and devices, where reading could wait for ever. A broken link is none: reading it says what is wrong."""
+    """Pipes and devices, where reading could wait for ever. Not a broken link: reading it says what is wrong."""
     with suppress(OSError):
         mode = path.stat().st_mode
         return not stat.S_ISREG(mode)

@@ -34,14 +34,14 @@ COMMANDS = {
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",
     "data": "look at training data, or pack it into shards",
-    "evaluate": "tell how good models are on data with known answers",
+    "evaluate": "measure how good models are on data with known answers",
     "train": "train a model as a recipe says, and export it",
     "serve": "answer other programs over HTTP",
 }
 
 EXIT_CODES = """exit codes:
   0    done
-  1    error, told in one line on stderr
+  1    error, explained in one line on stderr
   2    wrong usage
   3    done, but some items failed; they are listed on stderr
   130  stopped by Ctrl-C

@@ -106,7 +106,7 @@ def _built_in() -> dict[str, Any]:
 
 
 def _parameters(weights: Path) -> int:
-    """Numbers in a safetensors file, told by its heading: a length, then a JSON object of names and shapes."""
+    """Numbers in a safetensors file, read from its header: a length, then a JSON object of names and shapes."""
     with weights.open("rb") as stream:
         heading = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     return sum(math.prod(entry["shape"]) for name, entry in heading.items() if name != "__metadata__")

@@ -135,7 +135,7 @@ def as_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def say(message: str) -> None:
-    """Tell the user something that is no result."""
+    """Say something that is not a result, on stderr."""
     print(f"siglip: {_escaped(message)}", file=sys.stderr)
 
 

@@ -1,7 +1,7 @@
 """Compare every picture with every text: a matrix of probabilities.
 
 A probability is the model's own sigmoid of t * cosine + b: how sure it is
-that the text belongs to the picture, each pair judged by itself. JSON tells
+that the text belongs to the picture, each pair judged by itself. JSON gives
 cosine and logit too. The texts are used as they are; `siglip classify` puts
 labels into sentences.
 

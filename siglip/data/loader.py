@@ -87,7 +87,7 @@ class Loader:
             if state[name] != mine[name]:
                 raise DataError(
                     f"the run to be resumed had {name}={state[name]}, this one has {name}={mine[name]}; "
-                    "the order of samples would be another, so give it the same"
+                    "the order of samples would be another, so use the same value"
                 )
         self._consumed = state["consumed"]
 

@@ -66,7 +66,7 @@ def open_source(
     if table is not None:
         return open_table(table, columns, templates, label_names, part)
     if columns != Columns() and not (Path(spec) / "state.json").exists():
-        raise DataError(f"{spec} is no table, so it has no columns to name; leave out {columns}")
+        raise DataError(f"{spec} is not a table, so it has no columns to name; leave out {columns}")
     path = Path(spec)
     if is_remote(str(spec)):
         shards, names = _remote_shards(str(spec))
@@ -77,7 +77,7 @@ def open_source(
         return ShardSource(shards, store, window=window, label_names=names or label_names, templates=templates)
     if path.is_dir():
         return _open_folder(path, columns, templates, label_names)
-    raise DataError(f"{spec} is {'no data we know' if path.exists() else 'not there'}; {_EXPECTED}")
+    raise DataError(f"{spec} is {'not a kind of data that can be read' if path.exists() else 'not there'}; {_EXPECTED}")
 
 
 def _table(path: Path) -> tuple[Path | None, str | None]:
@@ -163,7 +163,7 @@ def _parsed(data: bytes | None, where: str) -> dict[str, Any]:
         manifest = json.loads(data) if data is not None else {}
         assert all(isinstance(shard["name"], str) and shard["samples"] >= 0 for shard in manifest.get("shards", []))
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise DataError(f"{where} is no list of shards as `siglip data pack` writes it; remove it") from error
+        raise DataError(f"{where} is not a list of shards as `siglip data pack` writes it; remove it") from error
     return manifest
 
 

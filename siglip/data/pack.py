@@ -126,7 +126,7 @@ class _Packer:
 
 
 def encoded(sample: Sample) -> bytes:
-    """The picture as the bytes of a file: its own, or those of a PNG if it is none. Raises UnreadableImage."""
+    """The picture as the bytes of a file: its own, or those of a PNG made of it. Raises UnreadableImage."""
     image = sample.image
     assert image is not None, "the sample was asked for with its picture"
     if isinstance(image, bytes):

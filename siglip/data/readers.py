@@ -75,7 +75,7 @@ def _read_csv(path: Path) -> list[Row]:
         with _large_cells():
             lines = list(_lines(text, separator))
     except csv.Error as error:
-        raise DataError(f"{where} is no table that can be read: {error}; close every quote that is opened") from error
+        raise DataError(f"{where} cannot be read as a table: {error}; close every quote that is opened") from error
     names = [name.strip() for name in lines[0][1]] if lines else []
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where} has the column {twice[0]!r} more than once; names of columns must differ")
@@ -133,7 +133,7 @@ def _read_jsonl(path: Path) -> list[Row]:
         try:
             row = json.loads(line) if line.strip() else {}
         except ValueError as error:
-            raise DataError(f"{path} line {number} is no JSON: {error}; expected one object a line") from error
+            raise DataError(f"{path} line {number} is not valid JSON: {error}; expected one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f"{path} line {number} is {clip(line, 40)!r}; expected an object with columns as keys")
         rows += [row] if row else []
@@ -147,7 +147,7 @@ def _read_json(path: Path) -> list[Row]:
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is no JSON: {error}") from error
+        raise DataError(f"{path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
         images = content.get("images")
         if _are_objects(images) and "annotations" in content:
@@ -234,7 +234,7 @@ def _read_parquet(path: Path) -> list[Row] | ArrowRows:
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is no Parquet file that can be read: {error}") from error
+        raise DataError(f"{path} cannot be read as a Parquet file: {error}") from error
     holds_pictures = any("binary" in str(kind) for kind in table.schema.types)
     return ArrowRows(table) if holds_pictures else table.to_pylist()
 

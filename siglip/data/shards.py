@@ -102,7 +102,7 @@ class ShardSource:
             url, known = self._shards[shard].url, self._shards[shard].samples
             index = self._store.index(url)
             if known is not None and known != len(index):
-                raise DataError(f"{url} holds {len(index)} samples, {MANIFEST} says {known}; write one that is true")
+                raise DataError(f"{url} holds {len(index)} samples, {MANIFEST} says {known}; correct it or remove it")
             self._indices[shard] = index
         return self._indices[shard]
 
@@ -132,7 +132,7 @@ def _facts(text: bytes, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise BrokenSample(name, f"its .json cannot be read: {error}") from error
     if not isinstance(facts, dict):
-        raise BrokenSample(name, "its .json is no object with captions and facts by name")
+        raise BrokenSample(name, "its .json is not an object with captions and other facts by name")
     return facts
 
 

@@ -54,7 +54,7 @@ class ShardStore:
     def read(self, url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """The (start, size) `spans` of the plain tar.
 
-        Raises DataError if it ends before one of them, DownloadError if it cannot be had.
+        Raises DataError if it ends before one of them, DownloadError if it cannot be fetched.
         """
         while True:
             try:
@@ -116,7 +116,7 @@ def index_tar(path: Path, url: str) -> np.ndarray:
                 if member.isreg():
                     members[member.name] = (member.offset_data, member.size)
     except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{url} is no tar archive that can be read to its end ({error}); get a fresh copy") from error
+        raise DataError(f"{url} is not a complete tar archive ({error}); get a fresh copy") from error
     if path.stat().st_size < end + 512:
         raise DataError(f"{url} has no end mark after byte {end}; it was cut there, get a fresh copy")
     return _rows(members, url)
@@ -186,7 +186,7 @@ def _identity(url: str) -> str:
         return digest([url])[:24]
     path = Path(url)
     if not path.exists():
-        raise DataError(f"there is no shard {url}; check its name")
+        raise DataError(f"shard {url} does not exist; check its name")
     return digest([str(path.resolve()), str(path.stat().st_size), str(path.stat().st_mtime_ns)])[:24]
 
 
@@ -229,7 +229,7 @@ def _bring(url: str, target: Path) -> None:
                 shutil.copyfileobj(source, copy, 2**20)
             return
         except (gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{url} is no gzip file that can be read to its end ({error}); get a fresh copy") from error
+            raise DataError(f"{url} is not a complete gzip file ({error}); get a fresh copy") from error
         except Exception as error:  # every remote file system has exceptions of its own
             if not is_remote(url) or isinstance(error, DataError):
                 raise

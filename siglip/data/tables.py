@@ -122,7 +122,7 @@ class TableSource:
         if self._columns.caption is None:
             if not 0 <= label < len(self.label_names):
                 raise BrokenSample(
-                    name, f"it has no caption, and its class is none of the {len(self.label_names)} named"
+                    name, f"it has no caption, and its class is not one of the {len(self.label_names)} named"
                 )
             return class_captions(self.label_names[label], self._templates)
         captions = row.get(self._columns.caption)
@@ -134,8 +134,8 @@ class TableSource:
         if not self._columns.fetch:
             raise BrokenSample(
                 address,
-                "its picture is a web address, which is not fetched unasked; --fetch, --set data.columns.fetch=true or "
-                "Columns(fetch=True) allow it",
+                "its picture is a web address, which is fetched only when asked for; --fetch, "
+                "--set data.columns.fetch=true or Columns(fetch=True) allow it",
             )
         try:
             return download(address)
@@ -177,7 +177,7 @@ def open_table(
     """
     rows = read_table(path, part)
     if not len(rows):
-        raise DataError(f"{path} holds no rows; expected one for each picture")
+        raise DataError(f"{path} has no rows; expected one for each picture")
     columns = columns.found_in(_names(rows), str(path))
     labels = sorted({label for label in column_of(rows, columns.label) if isinstance(label, str)})
     state = None
@@ -196,7 +196,7 @@ def open_dataset(
     import datasets
 
     if not hasattr(dataset, "__len__"):
-        raise DataError("a streamed data set has no order to be resumed in; load it without streaming=True")
+        raise DataError("a streamed data set has no fixed order to resume in; load it without streaming=True")
     columns = columns.found_in(dataset.column_names, "the data set")
     if isinstance(dataset.features[columns.image], datasets.Image):
         dataset = dataset.cast_column(columns.image, datasets.Image(decode=False))
@@ -239,7 +239,7 @@ def _file_captions(path: Path, name: str) -> Any:
             return text_of(data)
         facts = json.loads(text_of(data))
     except ValueError as error:
-        reason = str(error) if str(error).startswith("is ") else f"is no JSON: {error}"
+        reason = str(error) if str(error).startswith("is ") else f"is not valid JSON: {error}"
         raise BrokenSample(name, f"its caption {path.name} {reason}") from error
     return json_captions(facts)
 

@@ -26,7 +26,7 @@ def resize_position_embedding(
     """
     side = math.isqrt(weight.shape[0])
     if side * side != weight.shape[0]:
-        raise ShapeError(f"{weight.shape[0]} position embeddings are no square grid, so they cannot be resized")
+        raise ShapeError(f"{weight.shape[0]} position embeddings do not form a square grid, so they cannot be resized")
     if (side, side) == grid:
         return weight
     square = weight.float().unflatten(0, (side, side)).permute(2, 0, 1).unsqueeze(0)

@@ -30,7 +30,7 @@ _STRIP_PIXELS = 2**22
 
 
 class Refused(ValueError):
-    """Input that is no picture to us; the message says what was got, what was expected, and what to do."""
+    """Input that is not a picture we can use; the message says what was got, what was expected, and what to do."""
 
 
 class Plain(NamedTuple):

@@ -217,7 +217,7 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
         if stat.S_ISDIR(status.st_mode):
             raise Refused("is a folder, expected a picture file; name the files in it")
         if not stat.S_ISREG(status.st_mode):
-            raise Refused("is no regular file; read it yourself and hand over its bytes")
+            raise Refused("is not a regular file; read it yourself and pass its bytes")
         _check_bytes(status.st_size)
         with Path(image).open("rb") as stream:
             yield stream

@@ -75,7 +75,7 @@ class SiglipTokenizer(PretrainedProcessing):
 
         The other options are those of existing scripts. They may say what happens anyway (`padding="max_length"`,
         `truncation=True`, `max_length` of the checkpoint) and nothing else. Raises PreparationError for another
-        value, for input that is no text, and for a text that is too long with `truncation=False`.
+        value, for input that is not text, and for a text that is too long with `truncation=False`.
         """
         self._check_options(padding, truncation, max_length)
         if return_tensors not in (None, "pt", "np"):
@@ -312,7 +312,8 @@ def _read_vocabulary(path: Path) -> _SentencePiece | _TokenizerJson:
         return _TokenizerJson(data) if data[:100].lstrip().startswith(b"{") else _SentencePiece(data)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is no vocabulary we can read ({error}); give the checkpoint's spiece.model (SigLIP) or Gemma's "
+            f"{path} is not a vocabulary that can be read ({error}); give the checkpoint's spiece.model (SigLIP) or "
+            "Gemma's "
             "tokenizer.json (SigLIP 2)"
         ) from error
 
@@ -333,7 +334,7 @@ def _check_texts(text: object) -> list[str]:
     except UnicodeEncodeError as error:
         index = next(index for index, item in enumerate(texts) if any("\ud800" <= char <= "\udfff" for char in item))
         raise PreparationError(
-            f"text {index} holds a lone surrogate, which is no character and has no tokens; replace it, for example "
+            f"text {index} holds a lone surrogate, which is not a character and has no tokens; replace it, for example "
             "with text.encode(errors='replace').decode()"
         ) from error
     return texts

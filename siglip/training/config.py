@@ -54,7 +54,7 @@ class ModelSpec:
         for name in unused:
             if getattr(self, name) is not None:
                 instead = "model.config.vision_config.image_size" if self.source is None else "a model.config"
-                raise ConfigError(f"model.{name} has no say here; it goes with {instead}")
+                raise ConfigError(f"model.{name} has no effect here; it belongs to {instead}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -197,7 +197,7 @@ def test_pictures_are_prepared_as_open_clip_says(tmp_path: Path) -> None:
 def test_other_models_of_open_clip_are_refused(tmp_path: Path, name: str) -> None:
     values = import_open_clip().get_model_config(name)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": values}))
-    with pytest.raises(CheckpointError, match="no SigLIP of open_clip"):
+    with pytest.raises(CheckpointError, match="does not describe a SigLIP of open_clip"):
         SiglipConfig.from_pretrained(tmp_path)
 
 

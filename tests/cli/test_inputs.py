@@ -155,8 +155,8 @@ def test_a_file_of_texts_skips_blank_lines_and_comments_only(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"# only\n\n", "holds no text: every line is blank or a comment"),
-        (b"", "holds no text"),
+        (b"# only\n\n", "contains no text: every line is blank or a comment"),
+        (b"", "contains no text"),
         (b"caf\xe9", r"is not UTF-8 text \(unexpected end of data at byte 3\)"),
     ],
 )

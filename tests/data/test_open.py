@@ -193,15 +193,15 @@ def test_numbered_classes_get_the_names_beside_the_shards(tmp_path: Path, make_t
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", "", "holds no rows"),
-        ("rows.csv", "image,caption\n", "holds no rows"),
-        ("rows.csv", 'image,caption\n"a.png,x\n', "is no table that can be read"),
-        ("rows.jsonl", '{"image": 1}\nnot json\n', "line 2 is no JSON"),
+        ("rows.csv", "", "has no rows"),
+        ("rows.csv", "image,caption\n", "has no rows"),
+        ("rows.csv", 'image,caption\n"a.png,x\n', "cannot be read as a table"),
+        ("rows.jsonl", '{"image": 1}\nnot json\n', "line 2 is not valid JSON"),
         ("rows.jsonl", "[1, 2]\n", "line 1 is .*; expected an object"),
-        ("rows.parquet", "PAR", "is no Parquet file"),
-        ("notes.md", "hello", "is no data we know; expected shards"),
-        ("shard.tar", "hello", "is no tar archive"),
-        ("shard.tar.gz", "hello", "is no gzip file"),
+        ("rows.parquet", "PAR", "cannot be read as a Parquet file"),
+        ("notes.md", "hello", "is not a kind of data that can be read; expected shards"),
+        ("shard.tar", "hello", "is not a complete tar archive"),
+        ("shard.tar.gz", "hello", "is not a complete gzip file"),
     ],
 )
 def test_files_that_are_not_what_they_seem_are_told(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -259,7 +259,7 @@ def test_a_web_address_in_a_table_is_fetched_only_when_asked(tmp_path: Path) -> 
         threading.Thread(target=web.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{web.server_port}"
         (tmp_path / "t.csv").write_text(f"image,caption\n{address}/a.png,red\n{address}/b.png,gone\n")
-        with pytest.raises(BrokenSample, match="is a web address, which is not fetched unasked"):
+        with pytest.raises(BrokenSample, match="is a web address, which is fetched only when asked for"):
             open_source(tmp_path / "t.csv").sample(0)
         asked = open_source(tmp_path / "t.csv", columns=Columns(fetch=True))
         assert asked.sample(0).image == (tmp_path / "a.png").read_bytes()

@@ -88,7 +88,7 @@ def test_a_cell_may_hold_a_picture_whose_text_is_never_shown(folder: Path) -> No
     sample = source.sample(0)
     assert (sample.name, colour_of(sample)) == ("row-00000000", (3, 0, 0))
     assert isinstance(sample.image, bytes)
-    with pytest.raises(BrokenSample, match="row-00000001: its picture is no base64"):
+    with pytest.raises(BrokenSample, match="row-00000001: its picture is not valid base64"):
         source.sample(1)
     assert len(source.fingerprint()) == 64
 
@@ -159,7 +159,7 @@ def test_karpathys_split_is_read_part_by_part(tmp_path: Path) -> None:
         (COCO, r"names pictures such as 1\.png, which lie neither beside it nor in images/"),
         ({"a": 1, "b": {}}, "holds an object with a, b; expected a list of objects"),
         ([1, 2], "holds list; expected a list of objects"),
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
     ],
 )
 def test_json_of_another_shape_is_told(tmp_path: Path, content: Any, message: str) -> None:
@@ -178,7 +178,7 @@ def test_any_table_with_a_column_split_may_be_opened_in_parts(folder: Path) -> N
 
 def test_columns_are_refused_where_there_are_none(folder: Path) -> None:
     (folder / "1.txt").write_text("one")
-    with pytest.raises(DataError, match="is no table, so it has no columns to name"):
+    with pytest.raises(DataError, match="is not a table, so it has no columns to name"):
         open_source(folder, columns=Columns(image="URL"))
 
 

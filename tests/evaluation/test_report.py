@@ -127,7 +127,7 @@ def test_numbers_classes_answers_and_fingerprints_are_told(source: Source) -> No
 
 def test_several_models_stand_side_by_side_and_the_best_is_marked(source: Source) -> None:
     page = report_page(evaluation(0.25, 0.5), source)
-    assert re.search(r"percent'>25\.0 %.*percent best'>50\.0 %", page)
+    assert re.search(r"percent'>25\.0 %.*percent best'>50\.0 %", page, re.DOTALL)
     assert [text for text in Page(page).texts if text == "model 1"]
     assert "best'" not in report_page(evaluation(0.5, 0.5), source)
 

@@ -199,7 +199,7 @@ def test_corner_bilinear_resizing_keeps_corners_and_fills_midpoints() -> None:
 def test_resizing_to_the_same_grid_is_the_identity_and_no_square_is_refused() -> None:
     weight = torch.randn(9, 4)
     assert resize_position_embedding(weight, (3, 3), method="bicubic") is weight
-    with pytest.raises(ShapeError, match="no square grid"):
+    with pytest.raises(ShapeError, match="do not form a square grid"):
         resize_position_embedding(torch.randn(8, 4), (3, 3), method="bicubic")
 
 

@@ -156,8 +156,8 @@ def test_paths_that_hold_no_file_are_refused_without_waiting(tmp_path: Path) -> 
         "cannot be opened (No such file or directory); check the path and its permissions"
     )
     assert reason(tmp_path) == "is a folder, expected a picture file; name the files in it"
-    assert "is no regular file" in reason(tmp_path / "pipe")
-    assert "is no regular file" in reason("/dev/zero")
+    assert "is not a regular file" in reason(tmp_path / "pipe")
+    assert "is not a regular file" in reason("/dev/zero")
     assert "File name too long" in reason("x" * 5000)
     assert "null byte" in reason("a\0b")
     assert "No such file" in reason("file:///etc/passwd")
@@ -327,7 +327,7 @@ def test_a_picture_written_out_as_a_data_uri_is_read_and_never_shown_whole() -> 
         read_image("data:image/png;base64," + "A" * 100_000)
     assert len(str(caught.value)) < 300
     assert reason("data:image/png") == "has no comma between head and content; write data:image/png;base64,..."
-    assert reason("data:image/png;base64,@@@@").startswith("is no base64 that can be read")
+    assert reason("data:image/png;base64,@@@@").startswith("is not valid base64")
     with pytest.raises(UnreadableImage) as caught:
         read_image("x" * 100_000)
     assert len(str(caught.value)) < 200

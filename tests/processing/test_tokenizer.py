@@ -323,9 +323,9 @@ def test_gemma_is_known_by_its_ids_also_in_a_sentencepiece_file(tmp_path: Path) 
     ("name", "content", "reason"),
     [
         ("missing.model", None, "No such file"),
-        ("spiece.model", b"", "is no vocabulary"),
-        ("spiece.model", b"version https://git-lfs.github.com/spec/v1\n", "is no vocabulary"),
-        ("tokenizer.json", b'{"model": 1}', "is no vocabulary"),
+        ("spiece.model", b"", "is not a vocabulary"),
+        ("spiece.model", b"version https://git-lfs.github.com/spec/v1\n", "is not a vocabulary"),
+        ("tokenizer.json", b'{"model": 1}', "is not a vocabulary"),
         ("tokenizer.json", Tokenizer(BPE({"a": 0}, [])).to_str().encode(), "<pad>, <eos>, <bos> at 0, 1, 2"),
     ],
 )

@@ -27,7 +27,10 @@ _CHANGING = ("check", "prune", "forget")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip library [status | broken | check | prune | forget FOLDERS...] [--library DIR] [...]"
+    parser.usage = (
+        "siglip library [status | broken | check | prune] [--library DIR] [...]\n"
+        "       siglip library forget FOLDERS... [--library DIR] [...]"
+    )
     parser.add_argument("action", nargs="?", choices=_ACTIONS, default="status", metavar="ACTION", help="see above")
     parser.add_argument("folders", nargs="*", metavar="FOLDERS", help="what to forget")
     hits.add_library_argument(parser)

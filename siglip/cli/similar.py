@@ -7,6 +7,7 @@ picture and says little here: go by the score, the cosine.
 for example:
   siglip similar samples/cat.jpg --top 5
   siglip similar samples/teapot.png --where "width >= 200" --paths
+  siglip similar samples/penguin.png --json
 """
 
 import argparse

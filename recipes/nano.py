@@ -3,6 +3,9 @@
     python recipes/nano/build.py DATA
     siglip train recipes/nano.py --set data.train=DATA/train --out runs/nano
     siglip train recipes/nano_48px.py --set data.train=DATA/train --out runs/nano-48px
+    siglip train recipes/nano_more.py --set data.train=DATA/train --out runs/nano-more
+    siglip train recipes/nano_48px.py --set data.train=DATA/train model.source=runs/nano-more/export steps=1000 \
+        optimizer.decay=linear ema=0.99 --out runs/nano-end
 
 Equal captions and concepts are positives, since drawings of one thing come in many styles. Icons are black on white, so
 they are recoloured. b starts at the log-odds of a pair in the batch; t and b learn faster than the towers. The learning

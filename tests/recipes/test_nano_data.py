@@ -22,6 +22,7 @@ from drawing import drawn_box, fitted, from_picture, is_blank
 from packages import GitHub, Npm, PackageError, fetched
 from PIL import Image
 from sources import SOURCES, Source
+from wordnet import WordNet, varied
 
 from siglip.data import open_source
 
@@ -42,6 +43,59 @@ def a_pair(id: str, picture: Image.Image | None, *captions: str) -> pair.Pair:
 def staged(path: Path, source: str, *pairs: pair.Pair) -> list[pack.Staged]:
     pair.stage(pairs, source, path / f"{source}.tar")
     return pack.read_staged(path / f"{source}.tar")
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A WordNet of three synsets: penguin, a sphenisciform seabird, a bird; and `bank`, which means too much."""
+    folder = tmp_path / "words" / "dict"
+    folder.mkdir(parents=True)
+    (folder / "data.noun").write_text(
+        "  1 the licence\n"
+        "00000001 05 n 02 penguin 0 flightless_bird 0 002 @ 00000002 n 0000 #m 00000009 n 0000 | from the south\n"
+        "00000002 05 n 01 sphenisciform_seabird 0 001 @ 00000003 n 0000 | a seabird\n"
+        "00000003 05 n 01 bird 0 000 | it flies\n"
+    )
+    (folder / "index.noun").write_text(
+        "  1 the licence\n"
+        "penguin n 1 2 @ #m 1 0 00000001  \n"
+        "flightless_bird n 1 1 @ 1 0 00000001  \n"
+        "bank n 4 1 @ 4 1 00000003 00000001 00000002 00000003  \n"
+    )
+    return folder.parent
+
+
+def test_wordnet_gives_other_words_and_a_wider_one_that_people_say(words: Path) -> None:
+    wordnet = WordNet(words)
+    assert (wordnet.synonyms("Penguin"), wordnet.kind("Penguin")) == (["flightless bird"], "bird")
+    assert (wordnet.synonyms("emperor penguin"), wordnet.kind("emperor penguin")) == ([], "bird")
+    assert (wordnet.synonyms("bank"), wordnet.kind("zebra"), wordnet.kind("flag of penguin")) == ([], None, None)
+
+
+def test_a_caption_is_said_in_other_words(words: Path) -> None:
+    wordnet = WordNet(words)
+    captions = ["a penguin, ice, snow, cold", "a penguin"]
+    assert varied(captions, "clipart", wordnet) == [
+        *captions,
+        "a drawing of penguin",
+        "flightless bird",
+        "penguin, bird",
+        "flightless bird, bird",
+        "penguin, cold",
+    ]
+    assert "a photo of penguin" in varied(captions, "photo", wordnet)
+    assert varied(["to run"], "pictogram", wordnet) == ["to run"]
+    sentence = ["two penguins stand on a rock"]
+    assert varied(sentence, "photo", wordnet) == sentence
+
+
+def test_training_pairs_come_as_often_as_their_source_is_visited(tmp_path: Path, words: Path) -> None:
+    emoji_pairs = staged(tmp_path, "emoji", a_pair("1F427", square("red"), "penguin"))
+    icon_pairs = staged(tmp_path, "icons", a_pair("square", square("blue"), "square"))
+    made = pack.for_training([*emoji_pairs, *icon_pairs], WordNet(words), {"emoji": 2, "icons": 1})
+    assert [sample.key for sample in made] == ["emoji_00000", "emoji_00000_1", "icons_00000"]
+    assert made[0].facts["captions"] == made[1].facts["captions"]
+    assert made[0].facts["captions"][0] == "penguin" and len(made[0].facts["captions"]) == 5
 
 
 def test_tags_that_add_no_word_are_passed_over() -> None:
@@ -193,7 +247,7 @@ def test_the_list_of_kept_out_clip_art_names_its_sources() -> None:
 
 
 def test_an_interrupted_build_goes_on_and_a_finished_source_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Path
 ) -> None:
     calls: list[str] = []
 
@@ -212,7 +266,7 @@ def test_an_interrupted_build_goes_on_and_a_finished_source_is_not_made_again(
         build.staged("tiny", SOURCES["tiny"], tmp_path, None, label="tiny")
     assert len(calls) == 2
     for _ in range(2):  # a second build replaces the shards of the first
-        build.packed(["tiny"], tmp_path)
+        build.packed(["tiny"], tmp_path, words)
         assert [path.name for path in (tmp_path / "train").iterdir()] == ["train-000000.tar"]
     source = open_source(tmp_path / "train")
     assert sorted(source.sample(index).captions[0] for index in range(len(source))) == ["blue square", "red square"]

@@ -122,7 +122,12 @@ def _tokens_beyond(folder: Path, values: dict[str, Any], vocab_size: int) -> lis
     """The tokens that files beside a vocabulary add to it."""
     ids: dict[str, Any] = read_json(folder / ADDED) if (folder / ADDED).is_file() else {}
     listed = values.get("added_tokens_decoder") or {}
-    ids |= {str(token.get("content")): int(index) for index, token in listed.items()}
+    try:
+        ids |= {str(token.get("content")): int(index) for index, token in listed.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f'{folder / TEXT}: "added_tokens_decoder" is broken ({error}), expected tokens by id; get it again'
+        ) from error
     return [token for token, index in ids.items() if isinstance(index, int) and index >= vocab_size]
 
 

@@ -9,6 +9,7 @@ says little for a text that does not fit the picture at all.
 for example:
   siglip explain samples/cat.jpg --texts cat --out heat.png
   siglip explain samples/cat.jpg --texts cat "a teapot" --json
+  siglip explain samples/cat.jpg --texts-file samples/labels.txt
 """
 
 import argparse

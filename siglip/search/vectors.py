@@ -180,7 +180,7 @@ def load_codes(path: Path, rows: int, crc: int) -> Any:
         return codes if checked.result() == crc and len(codes) == rows else None
 
 
-def enough_rescored(vectors: Vectors, kinds: Sequence[Float32[np.ndarray, "queries dim"]]) -> tuple[int, list[float]]:
+def enough_rescored(vectors: Vectors, kinds: Sequence[Float32[np.ndarray, "_ dim"]]) -> tuple[int, list[float]]:
     """How many candidates must be compared exactly so that 99 % of the true 100 best are among them.
 
     `kinds` are queries of different kinds, such as texts and pictures; each kind must reach it. Returns the number, a

@@ -3,7 +3,7 @@
 SigLIP and SigLIP 2 compare pictures with texts; PaliGemma writes captions and
 answers, and has neither vectors nor an accuracy here.
 
-params  millions of parameters
+size    millions of parameters
 px      side of the picture in pixels; a dash: any shape, not run by us yet
 patch   side of a patch in pixels
 ctx     the longest text in tokens
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 # key of the record -> heading of the table
 _HEADINGS = {
     "model": "model",
-    "parameters_millions": "params",
+    "parameters_millions": "size",
     "image_size": "px",
     "patch_size": "patch",
     "context_length": "ctx",
@@ -59,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _cell(value: str | int | float | None) -> str:
-    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+    return "-" if value is None else str(value)
 
 
 def release_facts(release: Release | PaliGemmaRelease) -> dict[str, Any]:

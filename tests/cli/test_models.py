@@ -13,11 +13,11 @@ from tests.conftest import ROOT
 def test_the_table_holds_the_built_in_model_and_every_release(capsys: pytest.CaptureFixture[str]):
     assert main(["models"]) == 0
     heading, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert heading == ["model", "params", "px", "patch", "ctx", "dim", "top1"]
+    assert heading == ["model", "size", "px", "patch", "ctx", "dim", "top1"]
     assert [row[0] for row in rows] == ["nano", *(release.name for release in (*RELEASES, *PALIGEMMA_RELEASES))]
     assert ["google/siglip-so400m-patch14-224", "877.4", "224", "14", "16", "1152", "82.2"] in rows
-    assert ["google/siglip2-giant-opt-patch16-384", "1871.9", "384", "16", "64", "1536", "85.0"] in rows
-    assert ["google/paligemma2-10b-pt-448", "9663.3", "448", "14", "8192", "-", "-"] in rows
+    assert ["google/siglip2-giant-opt-patch16-384", "1872", "384", "16", "64", "1536", "85.0"] in rows
+    assert ["google/paligemma2-10b-pt-448", "9663", "448", "14", "8192", "-", "-"] in rows
     assert ["google/siglip2-base-patch16-naflex", "375.2", "-", "16", "64", "768", "78.5"] in rows
 
 

@@ -12,7 +12,7 @@ TEXTS = ["a penguin", "Teapot!"]
 
 
 def test_scores_are_those_of_the_model_in_the_order_given_in_json_and_in_a_matrix(capsys: pytest.CaptureFixture[str]):
-    assert main(["score", *FILES, "--texts", *TEXTS, "--json", "--dtype", "float32"]) == 0
+    assert main(["score", *FILES, "--texts", *TEXTS, "--dtype", "float32", "--json"]) == 0
     images = json.loads(capsys.readouterr().out)["images"]
     model, processor = SiglipModel.from_pretrained("nano"), SiglipProcessor.from_pretrained("nano")
     with torch.inference_mode():
@@ -28,7 +28,7 @@ def test_scores_are_those_of_the_model_in_the_order_given_in_json_and_in_a_matri
         assert torch.allclose(torch.tensor(found), expected, rtol=1e-3, atol=1e-6), key
     assert all([score["text"] for score in record["scores"]] == TEXTS for record in images)
 
-    assert main(["score", *FILES, "--texts", *TEXTS]) == 0
+    assert main(["score", *FILES, "--texts", *TEXTS, "--dtype", "float32"]) == 0
     heading, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert heading == ["image", *TEXTS]
     assert [row[0] for row in rows] == FILES

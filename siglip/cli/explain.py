@@ -1,4 +1,4 @@
-"""Show where in a picture the model sees what a text says, as heat drawn over the picture.
+"""Show where in a picture the model sees what a text says, as heat over it.
 
 Each text gets a map: what the picture's vector loses for this text, more than
 for everyday words, when a window of patches is left out of the pooling. The
@@ -29,7 +29,7 @@ _CELL_PX = 384
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip explain IMAGE (--texts TEXT... | --texts-file FILE) [--out FILE.png] [...]"
+    parser.usage = "siglip explain IMAGE (--texts TEXT... | --texts-file FILE) [...]"
     parser.add_argument("image", metavar="IMAGE", help="the picture: a file or an http(s) address")
     inputs.add_text_arguments(parser, "texts")
     parser.add_argument(

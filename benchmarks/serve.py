@@ -2,7 +2,8 @@
 
 Each client sends one text a request over a connection of its own. Directly, all texts are embedded in one call (lone
 ones: in as many calls). "large" is a text tower of the size of ViT-B with random weights, where computing counts more
-than HTTP. Clients and service share the cores.
+than HTTP. Clients and service share the cores. Only times by the clock count: processor seconds are those of this
+process, and the service is another one.
 """
 
 import http.client

@@ -1,7 +1,7 @@
 """Fine-tune a classifier on folders of pictures, one a class: --set data.train=FOLDER data.held_out=FOLDER.
 
-The image tower of a checkpoint gets a linear layer on the mean of its patches. The layer is new and learns fast; the
-tower was trained well before, so it learns slowly and is not decayed.
+The image tower of a checkpoint gets a linear layer on the mean of its patches, which starts as a linear probe of the
+pictures to train with. The tower was trained well before, so it learns slowly and is not decayed.
 """
 
 from siglip.data import Augment

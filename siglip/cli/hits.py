@@ -95,6 +95,7 @@ def record_of(hit: "Hit") -> dict[str, Any]:
         "path": hit.path,
         "probability": hit.probability,
         "score": hit.score,
+        "confidence": hit.confidence,
         "paths": list(hit.paths),
         "digest": hit.digest,
         "image": image,

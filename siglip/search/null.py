@@ -1,4 +1,4 @@
-"""Cosines of everyday words with a library's pictures -> what "nothing matches" means there, and how sure a hit is.
+"""Cosines of everyday words with a library's pictures -> how sure a hit is: what absent words find there.
 
 A word that is in no picture still has a nearest picture. How near it comes depends on the model and grows with the
 library. So a thousand everyday words are asked, and the cosine of each with its nearest picture is kept. Most words are
@@ -16,8 +16,6 @@ from importlib import resources
 import numpy as np
 from jaxtyping import Float, Float32
 
-# a find is said where chance gives one as near for at most one absent word in twenty
-SURE = 0.95
 # fewer words or pictures than this give no distribution worth the name
 _LEAST_WORDS = 50
 
@@ -30,7 +28,7 @@ class Null:
     scale: float
 
     def confidence(self, cosine: float) -> float:
-        """The share of absent words whose nearest picture is farther than `cosine`, in [0, 1]."""
+        """The share of absent words whose nearest picture is farther than `cosine`, in [0, 1], by this fit."""
         return math.exp(-math.exp(min(700.0, -(cosine - self.location) / self.scale)))
 
 

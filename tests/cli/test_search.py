@@ -39,6 +39,8 @@ def test_results_come_as_rows_json_lines_or_paths(shelf: Path, capsys: pytest.Ca
     assert [hit["rank"] for hit in document["hits"]] == [1, 2]
     assert document["hits"][0]["path"] == str(shelf / "samples" / "beagle.png")
     assert (document["query"], document["model"]) == ("a beagle", "nano")
+    # the better hit is the surer one, and both are shares
+    assert 1 >= document["hits"][0]["confidence"] >= document["hits"][1]["confidence"] >= 0
     assert [json.loads(line) for line in run("--jsonl").splitlines()] == document["hits"]
     assert run("--paths").splitlines() == [hit["path"] for hit in document["hits"]]
     assert run("-0").split("\0")[:-1] == [hit["path"] for hit in document["hits"]]

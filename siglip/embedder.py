@@ -46,7 +46,7 @@ Vectors = Embeddings | Float32[np.ndarray, "_ _"]
 # told the number of items just done; True: a bar on stderr
 Progress = Callable[[int], object] | bool
 # the position of an input and its unit vector, or what went wrong
-Result = tuple[int, Float32[np.ndarray, " dim"]] | Failure
+Embedded = tuple[int, Float32[np.ndarray, " dim"]] | Failure
 
 
 class Embedder:
@@ -167,7 +167,7 @@ class Embedder:
         with _progress(progress, len(texts), "text") as done:
             return self._gathered(self._stream_texts(texts), texts, "text", done)
 
-    def stream_images(self, items: Iterable[ImageInput]) -> Generator[Result, None, None]:
+    def stream_images(self, items: Iterable[ImageInput]) -> Generator[Embedded, None, None]:
         """Yield (position, unit vector) or a Failure for each picture, in order; `items` need not end.
 
         At most two batches more are taken from `items` than were yielded, in the caller's thread; do not change a
@@ -239,7 +239,7 @@ class Embedder:
         return found
 
     def _gathered(
-        self, results: Iterable[Result], names: list[Any], kind: Kind, done: Callable[[int], object]
+        self, results: Iterable[Embedded], names: list[Any], kind: Kind, done: Callable[[int], object]
     ) -> Embeddings:
         good: list[tuple[int, np.ndarray]] = []
         failures: list[Failure] = []
@@ -254,7 +254,7 @@ class Embedder:
         indices = np.array([index for index, _ in good], dtype=np.int64)
         return Embeddings(vectors, indices, tuple(failures), tuple(names[index] for index in indices), kind)
 
-    def _stream_images(self, items: Iterable[ImageInput]) -> Generator[Result, None, None]:
+    def _stream_images(self, items: Iterable[ImageInput]) -> Generator[Embedded, None, None]:
         source = enumerate(items)
         waiting: deque[Future[_Decoded]] = deque()
         pool = self._decoders()
@@ -284,14 +284,14 @@ class Embedder:
         except UnreadableImage as error:
             return Failure(image_name(item, index), error.reason, index)
 
-    def _embed_decoded(self, decoded: "list[_Decoded]") -> Generator[Result, None, None]:
+    def _embed_decoded(self, decoded: "list[_Decoded]") -> Generator[Embedded, None, None]:
         good = [result[1] for result in decoded if not isinstance(result, Failure)]
         vectors = iter(self.encode_pixels(np.stack(good)) if good else ())
         for result in decoded:
             yield result if isinstance(result, Failure) else (result[0], next(vectors))
 
     # what is given as texts may hold something else, which the tokenizer refuses item by item
-    def _stream_texts(self, texts: list[Any]) -> Generator[Result, None, None]:
+    def _stream_texts(self, texts: list[Any]) -> Generator[Embedded, None, None]:
         unique = list(dict.fromkeys(texts))
         encoded: dict[Any, np.ndarray | PreparationError] = {}
         for index, text in enumerate(texts):

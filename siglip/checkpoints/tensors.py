@@ -16,8 +16,8 @@ from siglip.config import ImageSettings, SiglipConfig, TextSettings
 from siglip.model import Kind
 
 # start, stop, of: rows [start, stop) of a tensor whose first axis is cut into `of` equal parts
-Rows = tuple[int, int, int]
-ALL: Rows = (0, 1, 1)
+RowSlice = tuple[int, int, int]
+ALL: RowSlice = (0, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Rule:
 
     source: str
     target: str
-    source_rows: Rows = ALL
-    target_rows: Rows = ALL
+    source_rows: RowSlice = ALL
+    target_rows: RowSlice = ALL
     layout: Layout = SAME
 
     def back(self) -> "Rule":
@@ -130,7 +130,7 @@ def _parts(rules: list[Rule], sources: list[Tensor]) -> list[Tensor]:
     return [rule.layout.to_ours(_cut(source, rule.source_rows)) for rule, source in zip(rules, sources, strict=True)]
 
 
-def _cut(tensor: Tensor, rows: Rows) -> Tensor:
+def _cut(tensor: Tensor, rows: RowSlice) -> Tensor:
     if rows == ALL:
         return tensor
     start, stop, of = rows

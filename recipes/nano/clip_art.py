@@ -7,13 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drawing import from_picture, from_svg
 from pair import Pair, with_tags, words
-from PIL import Image
 
-_LARGEST_BYTES = 2_500_000
-# a drawing that is much longer than wide leaves nothing to see at 64 px
-_LONGEST_ASPECT = 8
 # the same drawings once more, stars that differ in the number of their points only, and swatches
 _UNWANTED = re.compile(r"/duplicates/|/star_\d+pt|/gradients/")
 # a title on so many files with different names is the title of a collection
@@ -61,26 +56,16 @@ def open_clip_art(package: Path, dictionary: Path) -> Iterator[Pair]:
     root = package / "usr/share/openclipart/svg"
     vocabulary = _vocabulary(dictionary)
     paths = [path for path in sorted(root.rglob("*.svg")) if not (path.is_symlink() or _UNWANTED.search(str(path)))]
-    texts = {path: path.read_text("utf-8", "replace") for path in paths if path.stat().st_size < _LARGEST_BYTES}
-    abouts = {path: about(text) for path, text in texts.items()}
+    abouts = {path: about(path.read_text("utf-8", "replace")) for path in paths}
     names = defaultdict(set)
     for path, known in abouts.items():
         names[_letters(known.title)].add(_letters(name_of_file(path.stem, known.author)))
     collections = {title for title, stems in names.items() if len(stems) >= _COLLECTION}
-    for path, text in texts.items():
-        file, known = path.relative_to(root).as_posix(), abouts[path]
+    for path, known in abouts.items():
+        file = path.relative_to(root).as_posix()
         captions = captions_of(file, known, vocabulary, untitled=_letters(known.title) in collections)
         if captions:
-            picture = from_svg(text, crop=True)
-            thin = picture is not None and max(picture.size) > _LONGEST_ASPECT * min(picture.size)
-            yield Pair(
-                id=file,
-                picture=None if thin else picture,
-                captions=captions,
-                licence=known.licence,
-                style="clipart",
-                author=known.author,
-            )
+            yield Pair(id=file, drawing=path, captions=captions, licence=known.licence, author=known.author)
 
 
 def captions_of(file: str, known: About, vocabulary: set[str], *, untitled: bool) -> tuple[str, ...]:
@@ -153,28 +138,22 @@ def share_known(text: str, vocabulary: set[str]) -> float:
     return sum(word in vocabulary or word.removesuffix("s") in vocabulary for word in found) / max(1, len(found))
 
 
-def stamps(package: Path, licence: str) -> Iterator[Pair]:
+def stamps(package: Path) -> Iterator[Pair]:
     """The Debian package tuxpaint-stamps-default; the caption is the first line of the .txt beside a stamp."""
     root = package / "usr/share/tuxpaint/stamps"
     for drawing in sorted(path for path in root.rglob("*") if path.suffix in (".svg", ".png")):
         text = drawing.with_suffix(".txt")
         lines = text.read_text("utf-8-sig", "replace").splitlines() if text.exists() else []
-        if not lines or drawing.stem.endswith("_mirror"):
-            continue
-        caption = re.sub(r"^(An?|The|Some) ", lambda article: article[0].lower(), lines[0].strip().rstrip("."))
-        is_svg = drawing.suffix == ".svg"
-        if is_svg:
-            picture = from_svg(drawing.read_text("utf-8", "replace"), crop=True)
-        else:
-            picture = from_picture(Image.open(drawing), crop=True)
-        folders = [words(folder) for folder in drawing.relative_to(root).parts[:-1] if folder != "cartoon"]
-        yield Pair(
-            id=drawing.relative_to(root).as_posix(),
-            picture=picture,
-            captions=(caption, re.sub(r"^(an?|the|some) ", "", caption), with_tags(caption, reversed(folders), 2)),
-            licence=licence,
-            style="cartoon" if is_svg or "cartoon" in drawing.parts else "photo or drawing",
-        )
+        if lines and not drawing.stem.endswith("_mirror"):
+            caption = re.sub(r"^(An?|The|Some) ", lambda article: article[0].lower(), lines[0].strip().rstrip("."))
+            folders = [words(folder) for folder in drawing.relative_to(root).parts[:-1] if folder != "cartoon"]
+            is_cartoon = drawing.suffix == ".svg" or "cartoon" in drawing.parts
+            yield Pair(
+                id=drawing.relative_to(root).as_posix(),
+                drawing=drawing,
+                captions=(caption, re.sub(r"^(an?|the|some) ", "", caption), with_tags(caption, reversed(folders), 2)),
+                style="cartoon" if is_cartoon else "photo or drawing",
+            )
 
 
 def _vocabulary(dictionary: Path) -> set[str]:

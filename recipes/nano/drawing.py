@@ -1,53 +1,69 @@
-"""SVG text or any picture -> RGB picture on white, its longest side 64 px; and -> the bytes of a small file."""
+"""SVG, or any picture -> RGB picture on white, its longest side 64 px; and -> the bytes of a small file."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 LONGEST_PX = 64
+_LARGEST_SVG = 3_000_000
+# a drawing that is much longer than wide leaves nothing to see at 64 px
+_LONGEST_ASPECT = 8
 _COLOURS = 64
 _JPEG_QUALITY = 80
 # levels from 0 to 255 by which a pixel must differ from white to be part of the drawing
 _INK = 8
 
 
-def from_svg(svg: str, *, crop: bool = False) -> Image.Image | None:
-    """Drawn at several times the size, then reduced; black where it says currentColor. None: it cannot be drawn.
+def drawn(drawing: str | Path | Image.Image, *, crop: bool = False) -> Image.Image | None:
+    """SVG text, the path of an SVG or picture file, or a picture, on white; `crop` cuts the empty margin off.
 
-    `crop` cuts the empty margin off.
+    None: it is missing, cannot be drawn, or is next to nothing.
     """
+    if isinstance(drawing, Path):
+        if not drawing.exists():
+            return None
+        drawing = drawing.read_text("utf-8", "replace") if drawing.suffix == ".svg" else Image.open(drawing)
+    picture = _from_svg(drawing) if isinstance(drawing, str) else _flat(drawing)
+    if picture is not None and crop:
+        box = drawn_box(picture)
+        picture = picture.crop(box) if box and max(_sides(box)) <= _LONGEST_ASPECT * min(_sides(box)) else None
+    if picture is None:
+        return None
+    picture = fitted(picture, enlarge=isinstance(drawing, str))
+    return None if _is_blank(picture) else picture
+
+
+def _from_svg(svg: str) -> Image.Image | None:
+    """At several times the size; black where it says currentColor."""
     import resvg_py  # here, so that what needs no SVG runs without it
+
+    if len(svg) > _LARGEST_SVG:
+        return None
+    text = svg.replace("currentColor", "#000")
 
     def rendered(**size: int) -> Image.Image:
         # without dpi, sizes in pt and mm are refused; looking for fonts takes longer than drawing
         png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts="<text" not in text, dpi=96, **size)
         return Image.open(io.BytesIO(bytes(png)))
 
-    text = svg.replace("currentColor", "#000")
     try:
         picture = rendered(width=3 * LONGEST_PX)
-        if picture.height > picture.width:
-            picture = rendered(height=3 * LONGEST_PX)
+        return _flat(picture if picture.width >= picture.height else rendered(height=3 * LONGEST_PX))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a panic of the renderer is no Exception
         return None
-    return from_picture(picture, crop=crop, enlarge=True)
 
 
-def from_picture(picture: Image.Image, *, crop: bool = False, enlarge: bool = False) -> Image.Image | None:
-    """Upright, on white, and fitted. None: nothing is left after the crop."""
+def _flat(picture: Image.Image) -> Image.Image:
+    """Upright and on white."""
+    picture.draft("RGB", (3 * LONGEST_PX, 3 * LONGEST_PX))  # JPEG is decoded at reduced scale, several times faster
     upright = ImageOps.exif_transpose(picture)
     canvas = Image.new("RGBA", upright.size, "white")
     canvas.alpha_composite(upright.convert("RGBA"))
-    flat = canvas.convert("RGB")
-    if crop:
-        box = drawn_box(flat)
-        if box is None:
-            return None
-        flat = flat.crop(box)
-    return fitted(flat, enlarge=enlarge)
+    return canvas.convert("RGB")
 
 
 def fitted(picture: Image.Image, *, enlarge: bool = False) -> Image.Image:
@@ -70,11 +86,15 @@ def drawn_box(picture: Image.Image, *, margin: float = 0.04) -> tuple[int, int, 
     return max(0, left - rim), max(0, top - rim), min(picture.width, right + rim), min(picture.height, bottom + rim)
 
 
-def is_blank(picture: Image.Image) -> bool:
+def _sides(box: tuple[int, int, int, int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _is_blank(picture: Image.Image) -> bool:
     """Nearly one colour, or under 0.4 % of it is drawn upon."""
     pixels = np.asarray(picture)
-    drawn = 255 - pixels.min(axis=2) > 2 * _INK
-    return int(pixels.max()) - int(pixels.min()) < 3 * _INK or float(drawn.mean()) < 0.004
+    inked = 255 - pixels.min(axis=2) > 2 * _INK
+    return int(pixels.max()) - int(pixels.min()) < 3 * _INK or float(inked.mean()) < 0.004
 
 
 def encoded(picture: Image.Image, *, photo: bool) -> tuple[str, bytes]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from drawing import from_svg
-from iconify import categories_of, drawings_of, read_json
+from icons import categories_of, drawings_of, read_json
 from pair import Pair, shuffling_key, with_tags, words
 
 # keywords that are chat slang or say nothing of the picture
@@ -17,7 +16,7 @@ _NOT_SEEN = re.compile(
 )
 
 
-def pairs(icons: Path, names: Path, licence: str, style: str) -> Iterator[Pair]:
+def pairs(icons: Path, names: Path) -> Iterator[Pair]:
     """The emoji of one set. `icons` is an Iconify package, `names` the package emojibase-data."""
     drawings = drawings_of(icons)
     emoji = {plain(entry["hexcode"]): entry for entry in read_json(names / "en" / "data.json") if "group" in entry}
@@ -27,17 +26,15 @@ def pairs(icons: Path, names: Path, licence: str, style: str) -> Iterator[Pair]:
         if "facing right" not in emoji[code]["label"]:
             yield Pair(
                 id=f"{hexcode}/{drawing}",
-                picture=from_svg(drawings[drawing]),
+                drawing=drawings[drawing],
                 captions=captions(emoji[code]),
-                licence=licence,
-                style=style,
                 concept=f"U+{hexcode}",
             )
-    for drawing in _outside_unicode(icons):
+    outside_unicode = [name for kind, names in categories_of(icons).items() if "Extras" in kind for name in names]
+    for drawing in outside_unicode:
         if drawing in drawings and drawing not in matched.values():
             name = words(drawing)
-            named, picture = (name, f"{name} emoji"), from_svg(drawings[drawing])
-            yield Pair(id=f"extra/{drawing}", picture=picture, captions=named, licence=licence, style=style)
+            yield Pair(id=f"extra/{drawing}", drawing=drawings[drawing], captions=(name, f"{name} emoji"))
 
 
 def captions(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -67,7 +64,3 @@ def _matched(codes: dict[str, str], drawings: dict[str, str], emoji: dict[str, d
 
 def _letters(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def _outside_unicode(icons: Path) -> list[str]:
-    return [name for category, names in categories_of(icons).items() if "Extras" in category for name in names]

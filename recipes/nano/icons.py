@@ -1,32 +1,13 @@
-"""Icon sets and flags from npm -> pairs: captions from the names, keywords and categories that come with the icons."""
+"""Icon packages of npm -> pairs: captions from the names, keywords and categories that come with the icons."""
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from drawing import from_svg
-from iconify import categories_of, drawings_of, read_json
 from pair import Pair, with_tags, words
-
-
-class Icon(NamedTuple):
-    """`name` is the caption without tags."""
-
-    id: str
-    name: str
-    tags: list[str]
-    svg: str
-
-
-def pairs(read: Callable[[Path], Iterator[Icon]], package: Path, licence: str, style: str) -> Iterator[Pair]:
-    """All icons that `read` takes out of the package."""
-    for icon in read(package):
-        named = (with_tags(icon.name, icon.tags, 3), icon.name, f"{icon.name} icon")
-        captions = (*named, f"black silhouette of {icon.name}") if style == "icon-glyph" else named
-        yield Pair(id=icon.id, picture=from_svg(icon.svg), captions=captions, licence=licence, style=style)
-
 
 # marks on another icon (a plus, an arrow) and shapes of interfaces: too many, and hardly to be told apart
 _TABLER_VARIANT = re.compile(
@@ -57,51 +38,43 @@ _HEALTH = {
 }  # fmt: skip
 
 
-def tabler(package: Path) -> Iterator[Icon]:
+def tabler(package: Path) -> Iterator[Pair]:
     for name, facts in sorted(read_json(package / "icons.json").items()):
-        path = package / "icons" / "outline" / f"{name}.svg"
-        if facts.get("category") != "Brand" and not _TABLER_VARIANT.search(name) and path.exists():
+        if facts.get("category") != "Brand" and not _TABLER_VARIANT.search(name):
             tags = [words(tag) for tag in map(str, facts.get("tags", [])) if tag.isascii()]
-            yield Icon(name, re.sub(r"(\D) [2-9]$", r"\1", words(name)), tags, path.read_text())
+            spoken = re.sub(r"(\D) [2-9]$", r"\1", words(name))
+            yield _icon(name, tags, package / "icons" / "outline" / f"{name}.svg", spoken)
 
 
-def phosphor(package: Path) -> Iterator[Icon]:
+def phosphor(package: Path) -> Iterator[Pair]:
     listed = re.compile(r'name: "([^"]+)".*?categories: \[(.*?)\].*?tags: \[(.*?)\]', re.DOTALL)
     for name, categories, tags in listed.findall((package / "dist" / "index.mjs").read_text()):
-        path = package / "assets" / "duotone" / f"{name}-duotone.svg"
-        if "BRAND" not in categories and not name.endswith("-logo") and path.exists():
-            yield Icon(name, words(name), re.findall(r'"([^"*]+)"', tags), path.read_text())
+        if "BRAND" not in categories and not name.endswith("-logo"):
+            drawing = package / "assets" / "duotone" / f"{name}-duotone.svg"
+            yield _icon(name, re.findall(r'"([^"*]+)"', tags), drawing)
 
 
-def mdi(package: Path) -> Iterator[Icon]:
+def mdi(package: Path) -> Iterator[Pair]:
     for facts in sorted(read_json(package / "meta.json"), key=lambda facts: facts["name"]):
         name, kinds = facts["name"], facts["tags"]
         if not (facts["deprecated"] or "Brand / Logo" in kinds or _MDI_VARIANT.search(name)):
-            tags = [words(alias) for alias in facts["aliases"]] + [
-                re.split(" [/+] ", kind.lower())[0] for kind in kinds
-            ]
-            yield Icon(name, words(name), tags[:2], (package / "svg" / f"{name}.svg").read_text())
+            tags = [*map(words, facts["aliases"]), *(re.split(" [/+] ", kind.lower())[0] for kind in kinds)]
+            yield _icon(name, tags[:2], package / "svg" / f"{name}.svg")
 
 
-def lucide(package: Path) -> Iterator[Icon]:
+def lucide(package: Path) -> Iterator[Pair]:
     for name, tags in sorted(read_json(package / "tags.json").items()):
-        path = package / "icons" / f"{name}.svg"
-        if path.exists():
-            yield Icon(name, words(name), tags, path.read_text())
+        yield _icon(name, tags, package / "icons" / f"{name}.svg")
 
 
-def game(package: Path) -> Iterator[Icon]:
+def by_name(package: Path) -> Iterator[Pair]:
+    """All that an Iconify package shows."""
     for name, svg in sorted(drawings_of(package).items()):
         if not name.startswith("abstract"):
-            yield Icon(name, words(name), [], svg)
+            yield _icon(name, [], svg)
 
 
-def flat_color(package: Path) -> Iterator[Icon]:
-    for name, svg in sorted(drawings_of(package).items()):
-        yield Icon(name, words(name), [], svg)
-
-
-def _by_category(kinds: dict[str, str], unwanted: re.Pattern[str], package: Path, *, only: bool) -> Iterator[Icon]:
+def _by_category(kinds: dict[str, str], unwanted: re.Pattern[str], package: Path, *, only: bool) -> Iterator[Pair]:
     tags: dict[str, list[str]] = {}
     for category, names in categories_of(package).items():
         for name in names:
@@ -109,19 +82,50 @@ def _by_category(kinds: dict[str, str], unwanted: re.Pattern[str], package: Path
     for name, svg in sorted(drawings_of(package).items()):
         if not unwanted.search(name) and (tags.get(name) or not only):
             spoken = re.sub(" (one|two|three|four|five|six|seven|eight)$", "", words(name))
-            yield Icon(name, spoken, tags.get(name, [])[:2], svg)
+            yield _icon(name, tags.get(name, [])[:2], svg, spoken)
 
 
 health = partial(_by_category, _HEALTH, _HEALTH_VARIANT, only=False)
 park = partial(_by_category, _PARK, re.compile("^$"), only=True)
 
 
-def flags(package: Path, licence: str) -> Iterator[Pair]:
+def flags(package: Path) -> Iterator[Pair]:
     """Flags of flag-icons, with continents and capitals."""
     for country in read_json(package / "country.json"):
         flag = f"flag of {country['name']}"
         continent, capital = country.get("continent"), country.get("capital")
         captions = (f"{flag}, {continent}" if continent else flag, flag, f"{country['name']} flag")
         captions = (*captions, f"{flag}, capital {capital}") if capital else captions
-        picture = from_svg((package / country["flag_4x3"]).read_text())
-        yield Pair(id=country["code"], picture=picture, captions=captions, licence=licence, style="flag")
+        yield Pair(id=country["code"], drawing=package / country["flag_4x3"], captions=captions)
+
+
+def _icon(name: str, tags: Iterable[str], drawing: str | Path, spoken: str = "") -> Pair:
+    """`spoken` is what the icon is called, if not by its `name`."""
+    spoken = spoken or words(name)
+    return Pair(id=name, drawing=drawing, captions=(with_tags(spoken, tags, 3), spoken, f"{spoken} icon"))
+
+
+def drawings_of(package: Path) -> dict[str, str]:
+    """Name -> SVG for all that an Iconify package shows; its icons.json holds the drawings of the whole set."""
+    collection = read_json(package / "icons.json")
+    drawings = {}
+    for name, icon in collection["icons"].items():
+        if not icon.get("hidden"):
+            box = {"left": 0, "top": 0, "width": 16, "height": 16, **collection, **icon}
+            width, height = box["width"], box["height"]
+            drawings[name] = (
+                '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+                f'viewBox="{box["left"]} {box["top"]} {width} {height}" width="{width}" height="{height}">'
+                f"{icon['body']}</svg>"
+            )
+    return drawings
+
+
+def categories_of(package: Path) -> dict[str, list[str]]:
+    """Category -> names, for the Iconify packages that have them."""
+    path = package / "metadata.json"
+    return read_json(path).get("categories", {}) if path.exists() else {}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

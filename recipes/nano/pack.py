@@ -1,4 +1,4 @@
-"""Staged sources -> shards to train with, held-out shards, and the list of who made what."""
+"""Pairs -> the tar file a source is staged in; those -> shards to train with, held-out ones, who made what."""
 
 import io
 import json
@@ -12,8 +12,10 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from pair import compact, write_sample
+from drawing import drawn, encoded
+from pair import Pair, distinct
 from PIL import Image
+from sources import Source
 from tqdm import tqdm
 from wordnet import WordNet, varied
 
@@ -43,6 +45,27 @@ class Staged:
 
 
 Groups = dict[str, list[Staged]]
+
+
+def stage(pairs: Iterable[Pair], name: str, source: Source, path: Path) -> tuple[int, int]:
+    """Write name_00000.png (or .jpg), .txt and .json, and so on. Returns how many, and how many were blank."""
+    written = blank = 0
+    with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+        for pair in pairs:
+            captions, picture = distinct(pair.captions), drawn(pair.drawing, crop=source.crop)
+            if picture is None or not captions:
+                blank += 1
+                continue
+            style = pair.style or source.style
+            suffix, content = encoded(picture, photo=style.startswith("photo"))
+            facts = {"captions": captions, "source": name, "licence": pair.licence or source.licence, "style": style}
+            facts |= {"id": pair.id, "concept": pair.concept, "author": pair.author}
+            known = {key: value for key, value in facts.items() if value}
+            _write_sample(
+                tar, f"{name}_{written:05d}", {suffix: content, "txt": captions[0].encode(), "json": _compact(known)}
+            )
+            written += 1
+    return written, blank
 
 
 def read_staged(path: Path) -> list[Staged]:
@@ -95,7 +118,7 @@ def for_training(samples: Sequence[Staged], wordnet: WordNet, visits: Mapping[st
     for sample in samples:
         facts = sample.facts
         captions = varied(facts["captions"], facts["style"], wordnet)
-        members = {**sample.members, "json": compact({**facts, "captions": captions})}
+        members = {**sample.members, "json": _compact({**facts, "captions": captions})}
         keys = (f"{sample.key}_{number}" if number else sample.key for number in range(visits[facts["source"]]))
         made += [Staged(key, members) for key in keys]
     return made
@@ -158,9 +181,21 @@ def _replace_folder(folder: Path, shards: Mapping[str, Sequence[Staged]]) -> Non
     for name, samples in shards.items():
         with replacing(temporary / name) as path, tarfile.open(path, "w") as tar:
             for sample in samples:
-                write_sample(tar, sample.key, sample.members)
+                _write_sample(tar, sample.key, sample.members)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _compact(facts: dict[str, Any]) -> bytes:
+    """JSON without spaces."""
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _write_sample(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> None:
+    for suffix, content in members.items():
+        header = tarfile.TarInfo(f"{key}.{suffix}")
+        header.size = len(content)
+        tar.addfile(header, io.BytesIO(content))
 
 
 def counts(groups: Mapping[str, Sequence[Staged]]) -> dict[str, Counter[str]]:

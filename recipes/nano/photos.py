@@ -6,9 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from drawing import LONGEST_PX, from_picture
 from pair import Pair, shuffling_key, words
-from PIL import Image
 
 _CALTECH_OF_EACH, _GROCERY_OF_EACH, _CLOTHING_OF_EACH = 60, 28, 170
 # an image search, doubles of another class, and cartoon characters
@@ -38,7 +36,7 @@ _CLOTHING = {
 }  # fmt: skip
 
 
-def caltech101(repository: Path, licence: str) -> Iterator[Pair]:
+def caltech101(repository: Path) -> Iterator[Pair]:
     root = repository / "101_ObjectCategories"
     for path in _some_of_each(root.glob("*/*.jpg"), _CALTECH_OF_EACH):
         label = path.parent.name
@@ -46,10 +44,10 @@ def caltech101(repository: Path, licence: str) -> Iterator[Pair]:
             caption = _CALTECH.get(label, words(label).lower())
             name = caption.split(",")[0]
             captions = (caption, name, f"a photo of {_a(name)}")
-            yield _pair(path, repository, captions, licence, f"caltech101:{label}")
+            yield _pair(path, repository, captions, f"caltech101:{label}")
 
 
-def grocery(repository: Path, licence: str) -> Iterator[Pair]:
+def grocery(repository: Path) -> Iterator[Pair]:
     """The owners' own photos; the shop's pictures and descriptions in the repository are not theirs to license."""
     root = repository / "dataset"
     paths = (path for part in ("train", "val", "test") for path in (root / part).rglob("*.jpg"))
@@ -61,10 +59,10 @@ def grocery(repository: Path, licence: str) -> Iterator[Pair]:
         if coarse not in name.lower() and kind != "Packages" and coarse != kind.lower():
             name = f"{name} {coarse}"
         captions = (f"{name}, {general}", name, f"{name} in a grocery store", f"a photo of {name}")
-        yield _pair(path, repository, captions, licence, f"grocery:{fine}")
+        yield _pair(path, repository, captions, f"grocery:{fine}")
 
 
-def clothing(repository: Path, licence: str) -> Iterator[Pair]:
+def clothing(repository: Path) -> Iterator[Pair]:
     with (repository / "images.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["image"]: row for row in csv.DictReader(file) if row["label"] in _CLOTHING}
     chosen = defaultdict(list)
@@ -76,8 +74,7 @@ def clothing(repository: Path, licence: str) -> Iterator[Pair]:
             full = f"children's {_CLOTHING[label]}" if child else _CLOTHING[label]
             name = _CLOTHING[label].split(",")[0]
             captions = (f"{full}, clothing", name, full, f"a photo of {name if name.endswith('s') else _a(name)}")
-            if path.exists():
-                yield _pair(path, repository, captions, licence, f"clothing:{label}")
+            yield _pair(path, repository, captions, f"clothing:{label}")
 
 
 def _a(name: str) -> str:
@@ -92,14 +89,6 @@ def _some_of_each(paths: Iterable[Path], most: int) -> list[Path]:
     return [path for label in sorted(classes) for path in classes[label][:most]]
 
 
-def _pair(path: Path, repository: Path, captions: tuple[str, ...], licence: str, concept: str) -> Pair:
-    photo = Image.open(path)
-    photo.draft("RGB", (3 * LONGEST_PX, 3 * LONGEST_PX))  # decodes at reduced scale, which is several times faster
-    return Pair(
-        id=path.relative_to(repository).as_posix(),
-        picture=from_picture(photo),
-        captions=captions,
-        licence=licence,
-        style="photo",
-        concept=re.sub(r"\s+", "_", concept),
-    )
+def _pair(path: Path, repository: Path, captions: tuple[str, ...], concept: str) -> Pair:
+    id, concept = path.relative_to(repository).as_posix(), re.sub(r"\s+", "_", concept)
+    return Pair(id=id, drawing=path, captions=captions, concept=concept)

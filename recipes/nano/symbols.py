@@ -5,11 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from drawing import LONGEST_PX, drawn_box, from_picture, from_svg
+from drawing import LONGEST_PX, drawn, drawn_box
 from pair import Pair, with_tags, words
 from PIL import Image
 
-_LARGEST_BYTES = 3_000_000
 _BIOICONS_LICENCES = {
     "cc-0": "CC0-1.0", "cc-by-3.0": "CC-BY-3.0", "cc-by-4.0": "CC-BY-4.0", "cc-by-sa-3.0": "CC-BY-SA-3.0",
     "cc-by-sa-4.0": "CC-BY-SA-4.0", "mit": "MIT", "bsd": "BSD",
@@ -35,7 +34,7 @@ _NO_TILE = re.compile(
 _LEAST_OF_TILE = 0.3
 
 
-def mulberry(repository: Path, licence: str) -> Iterator[Pair]:
+def mulberry(repository: Path) -> Iterator[Pair]:
     """Pictograms for people who speak with pictures; those rated for adults are left out."""
     with (repository / "scripts/data/symbol-info.csv").open(encoding="utf-8", newline="") as file:
         known = {row["symbol-en"]: row for row in csv.DictReader(file)}
@@ -47,8 +46,7 @@ def mulberry(repository: Path, licence: str) -> Iterator[Pair]:
             tags = [tag for tag in (row.get("tags") or "").split() if len(tag) > 2]
             seen = [subject[0]] if subject else []
             captions = (with_tags(name, [*tags[:1], *seen, *tags[1:]], 2), name, f"{name} symbol")
-            picture = from_svg(path.read_text("utf-8", "replace"))
-            yield Pair(id=path.stem, picture=picture, captions=captions, licence=licence, style="pictogram")
+            yield Pair(id=path.stem, drawing=path, captions=captions)
 
 
 def mulberry_name(stem: str) -> str:
@@ -68,14 +66,13 @@ def bioicons(repository: Path) -> Iterator[Pair]:
     for path in sorted(root.glob("*/*/*/*.svg")):
         licence, category, author, _ = path.relative_to(root).parts
         name = bioicon_name(path.stem)
-        if licence in _BIOICONS_LICENCES and name and path.stat().st_size < _LARGEST_BYTES:
+        if licence in _BIOICONS_LICENCES and name:
             subject = words(category).lower().removesuffix("s") if category == "Animals" else words(category).lower()
             yield Pair(
                 id=path.relative_to(root).as_posix(),
-                picture=from_svg(path.read_text("utf-8", "replace"), crop=True),
+                drawing=path,
                 captions=(with_tags(name, [subject], 1), name, f"{name}, scientific illustration"),
                 licence=_BIOICONS_LICENCES[licence],
-                style="illustration",
                 author=author.replace("_", " "),
             )
 
@@ -87,7 +84,7 @@ def bioicon_name(stem: str) -> str:
     return name if re.match("[A-Z]{2}", name) else name[:1].lower() + name[1:]
 
 
-def crawl_tiles(repository: Path, licence: str) -> Iterator[Pair]:
+def crawl_tiles(repository: Path) -> Iterator[Pair]:
     """Pixel art of 32 px, twice enlarged without smoothing."""
     root = repository / "releases/Nov-2015"
     for path in sorted(root.rglob("*.png")):
@@ -99,14 +96,16 @@ def crawl_tiles(repository: Path, licence: str) -> Iterator[Pair]:
         if kind in ("amulet", "ring", "potion", "wand", "scroll", "book", "staff") and kind not in name:
             name = f"{name} {kind}"
         folders = [words(folder).removesuffix("s") for folder in file.split("/")[1:-1]] if kind == "monster" else []
-        captions = (with_tags(name, [*folders, kind], 2), name, f"pixel art {name}", f"{name}, {kind}, pixel art")
-        yield Pair(id=file, picture=_tile(path), captions=captions, licence=licence, style="pixel-art")
+        tile = _tile(path)
+        if tile is not None:
+            captions = (with_tags(name, [*folders, kind], 2), name, f"pixel art {name}", f"{name}, {kind}, pixel art")
+            yield Pair(id=file, drawing=tile, captions=captions)
 
 
 def _tile(path: Path) -> Image.Image | None:
-    flat = from_picture(Image.open(path))
-    box = drawn_box(flat, margin=0) if flat else None
-    if flat is None or box is None or (box[2] - box[0]) * (box[3] - box[1]) < _LEAST_OF_TILE * flat.width * flat.height:
+    tile = drawn(path)
+    box = drawn_box(tile, margin=0) if tile else None
+    if tile is None or box is None or (box[2] - box[0]) * (box[3] - box[1]) < _LEAST_OF_TILE * tile.width * tile.height:
         return None
-    times = max(1, LONGEST_PX // max(flat.size))
-    return flat.resize((flat.width * times, flat.height * times), Image.Resampling.NEAREST)
+    times = max(1, LONGEST_PX // max(tile.size))
+    return tile.resize((tile.width * times, tile.height * times), Image.Resampling.NEAREST)

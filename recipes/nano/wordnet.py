@@ -77,6 +77,7 @@ def varied(captions: Sequence[str], style: str, wordnet: WordNet) -> list[str]:
     if not name or len(name.split()) > _LONGEST_NAME or name.startswith("to "):
         return list(captions)
     more = [f"a photo of {name}" if "photo" in style else f"a drawing of {name}"]
+    more += [f"black silhouette of {name}"] if style == "icon-glyph" else []
     synonyms, kind = wordnet.synonyms(name), wordnet.kind(name)
     more += synonyms
     more += [f"{word}, {kind}" for word in (name, *synonyms[:1]) if kind]

@@ -11,8 +11,8 @@ stopped; the recipe may then be left out. The trained model is in DIR/export.
 For several devices: torchrun -m siglip train RECIPE.py ...
 
 for example:
-  siglip train recipes/nano.py --set data.train=shards --dry-run
-  siglip train recipes/nano.py --set data.train=shards steps=900 --out first
+  siglip train recipes/nano/train_32px.py --set data.train=shards --dry-run
+  siglip train recipes/nano/train_32px.py --set steps=900 --out first
   siglip train --resume --out first
 """
 
@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     assignments = _once(arguments.set)
     recipe: Path | None = arguments.recipe
     if recipe is None and not (arguments.resume and arguments.out):
-        raise inputs.UsageError("give the path of a recipe, such as recipes/nano.py, or --resume --out DIR")
+        raise inputs.UsageError("give the path of a recipe, such as recipes/nano/train_32px.py, or --resume --out DIR")
     if recipe is not None and not recipe.is_file():
-        raise ConfigError(f"there is no file {recipe}; give the path of a recipe, such as recipes/nano.py")
+        raise ConfigError(f"there is no file {recipe}; give the path of a recipe, such as recipes/nano/train_32px.py")
     out: Path = arguments.out or Path("runs") / ("" if recipe is None else recipe.stem)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; a run needs a folder, choose another one with --out")

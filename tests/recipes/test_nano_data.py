@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import build
@@ -18,7 +18,7 @@ import pair
 import photos
 import pytest
 import symbols
-from drawing import drawn_box, fitted, from_picture, is_blank
+from drawing import drawn, drawn_box, fitted
 from packages import GitHub, Npm, PackageError, fetched
 from PIL import Image
 from sources import SOURCES, Source
@@ -36,13 +36,17 @@ def square(colour: str, size: int = 64, *, at: tuple[int, int] = (16, 16)) -> Im
     return picture
 
 
-def a_pair(id: str, picture: Image.Image | None, *captions: str) -> pair.Pair:
-    return pair.Pair(id=id, picture=picture, captions=captions, licence="CC0-1.0", style="icon")
+def a_pair(id: str, picture: Image.Image, *captions: str) -> pair.Pair:
+    return pair.Pair(id=id, drawing=picture, captions=captions)
 
 
-def staged(path: Path, source: str, *pairs: pair.Pair) -> list[pack.Staged]:
-    pair.stage(pairs, source, path / f"{source}.tar")
-    return pack.read_staged(path / f"{source}.tar")
+def a_source(read: Callable[[], Iterator[pair.Pair]] = lambda: iter(()), style: str = "icon") -> Source:
+    return Source((), read, "nobody", "CC0-1.0", style)
+
+
+def staged(path: Path, name: str, *pairs: pair.Pair, style: str = "icon") -> list[pack.Staged]:
+    pack.stage(pairs, name, a_source(style=style), path / f"{name}.tar")
+    return pack.read_staged(path / f"{name}.tar")
 
 
 @pytest.fixture
@@ -84,6 +88,7 @@ def test_a_caption_is_said_in_other_words(words: Path) -> None:
         "penguin, cold",
     ]
     assert "a photo of penguin" in varied(captions, "photo", wordnet)
+    assert "black silhouette of penguin" in varied(captions, "icon-glyph", wordnet)
     assert varied(["to run"], "pictogram", wordnet) == ["to run"]
     sentence = ["two penguins stand on a rock"]
     assert varied(sentence, "photo", wordnet) == sentence
@@ -169,15 +174,21 @@ def test_playing_cards_and_flags_are_named_by_their_place() -> None:
     assert (card, flag) == ("king of hearts, playing card", "flag of Chad")
 
 
-def test_pictures_are_put_on_white_cropped_and_fitted() -> None:
+def test_pictures_are_put_on_white_cropped_and_fitted(tmp_path: Path) -> None:
     ink = Image.new("RGBA", (400, 400))
     ink.paste((255, 0, 0, 255), (100, 200, 300, 300))
     assert drawn_box(square("red"), margin=0) == (16, 16, 48, 48)
-    picture = from_picture(ink, crop=True)
+    picture = drawn(ink, crop=True)
     assert picture is not None and picture.size == (64, 35)  # of 218 x 118: 4 % of 200, and 1, on each side
     assert picture.getpixel((0, 0)) == (255, 255, 255) and picture.getpixel((32, 16)) == (255, 0, 0)
     assert fitted(square("red", 32)).size == (32, 32) and fitted(square("red", 32), enlarge=True).size == (64, 64)
-    assert is_blank(Image.new("RGB", (64, 64), "white")) and not is_blank(square("red"))
+
+
+def test_what_shows_nothing_is_passed_over(tmp_path: Path) -> None:
+    stripe = Image.new("RGBA", (400, 400))
+    stripe.paste((255, 0, 0, 255), (0, 200, 400, 210))
+    assert drawn(stripe) is not None and drawn(stripe, crop=True) is None
+    assert drawn(Image.new("RGB", (64, 64), "white")) is None and drawn(tmp_path / "missing.svg") is None
 
 
 def test_tiles_are_staged_pixel_by_pixel(tmp_path: Path) -> None:
@@ -187,8 +198,7 @@ def test_tiles_are_staged_pixel_by_pixel(tmp_path: Path) -> None:
     tile.paste((0, 0, 255, 255), (4, 0, 32, 32))
     for name in ("bat2.png", "bat_overlay.png"):
         tile.save(folder / name)
-    assert pair.stage(symbols.crawl_tiles(tmp_path, "CC0-1.0"), "tiles", tmp_path / "tiles.tar") == (1, 0)
-    (sample,) = pack.read_staged(tmp_path / "tiles.tar")
+    (sample,) = staged(tmp_path, "tiles", *symbols.crawl_tiles(tmp_path), style="pixel-art")
     pixels = np.asarray(Image.open(io.BytesIO(sample.picture)).convert("RGB"))
     assert pixels.shape == (64, 64, 3) and (pixels[:, :8] == 255).all() and (pixels[:, 8:] == (0, 0, 255)).all()
     assert sample.key == "tiles_00000" and sample.members["txt"] == b"bat, animal, monster"
@@ -206,12 +216,12 @@ def test_an_icon_set_is_drawn_black_on_white(tmp_path: Path) -> None:
     half = '<path fill="currentColor" d="M0 0h8v16H0z"/>'
     found = {"half-full": {"body": half}, "bare": {"body": ""}, "gone": {"body": half, "hidden": True}}
     (tmp_path / "icons.json").write_text(json.dumps({"icons": found}))
-    pairs = icons.pairs(icons.game, tmp_path, "CC-BY-3.0", "icon-glyph")
-    assert pair.stage(pairs, "tiny", tmp_path / "tiny.tar") == (1, 1)  # the bare one is blank
+    counted = pack.stage(icons.by_name(tmp_path), "tiny", a_source(), tmp_path / "tiny.tar")
+    assert counted == (1, 1)  # the bare one is blank
     (sample,) = pack.read_staged(tmp_path / "tiny.tar")
     pixels = np.asarray(Image.open(io.BytesIO(sample.picture)).convert("L"))
     assert pixels.shape == (64, 64) and (pixels[:, :31] < 8).all() and (pixels[:, 33:] > 247).all()
-    assert sample.facts["captions"] == ["half full", "half full icon", "black silhouette of half full"]
+    assert sample.facts["captions"] == ["half full", "half full icon"]
 
 
 def test_of_equal_pictures_the_one_with_the_shortest_caption_stays(tmp_path: Path) -> None:
@@ -258,7 +268,7 @@ def test_an_interrupted_build_goes_on_and_a_finished_source_is_not_made_again(
             raise KeyboardInterrupt
         yield a_pair("b", square("blue"), "blue square")
 
-    monkeypatch.setitem(SOURCES, "tiny", Source((), pairs, "nobody"))
+    monkeypatch.setitem(SOURCES, "tiny", a_source(pairs))
     with pytest.raises(KeyboardInterrupt):
         build.staged("tiny", SOURCES["tiny"], tmp_path, None, label="tiny")
     assert not list((tmp_path / "staged").iterdir())
@@ -302,7 +312,7 @@ def test_photos_are_taken_evenly_from_the_classes_and_kept_as_jpeg(tmp_path: Pat
         (tmp_path / "101_ObjectCategories" / name).mkdir(parents=True)
         for index in range(62 if name == "euphonium" else 1):
             square("red").save(tmp_path / "101_ObjectCategories" / name / f"image_{index:04d}.jpg")
-    samples = staged(tmp_path, "caltech101", *photos.caltech101(tmp_path, "CC-BY-4.0"))
+    samples = staged(tmp_path, "caltech101", *photos.caltech101(tmp_path), style="photo")
     concepts = [sample.facts["concept"] for sample in samples]
     assert concepts == ["caltech101:cougar_face"] + 60 * ["caltech101:euphonium"]
     assert samples[0].facts["captions"] == ["face of a cougar", "a photo of a face of a cougar"]

@@ -12,13 +12,17 @@ from tests.conftest import ROOT
 from tests.training.conftest import metrics, write_shard
 from tests.training.test_classes import class_folders
 
-RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
+FOLDER = ROOT / "recipes"
+RECIPES = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix()
+    for path in (*FOLDER.glob("*.py"), *FOLDER.glob("nano/train_*.py"))
+)
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def smaller(recipe: str) -> dict[str, Any]:
     """What makes a recipe small: towers of a fresh model, or the built-in one in place of a large checkpoint."""
-    config = load_recipe(ROOT / "recipes" / f"{recipe}.py")
+    config = load_recipe(FOLDER / f"{recipe}.py")
     common = {"steps": 2, "batch_size": 4, "optimizer.warmup_steps": 1, "log_every": 1, "data.workers": 0}
     common["precision"] = "float32"  # slow where the processor has no bfloat16
     if config.model.source is not None:
@@ -45,7 +49,7 @@ def test_a_recipe_runs_two_steps_and_exports(recipe: str, shard: Path, tmp_path:
     held_out = data if classes else write_shard(tmp_path / "held.tar", 8)
     values = {**smaller(recipe), "data.train": data, "data.held_out": held_out}
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    assert main(["train", str(ROOT / "recipes" / f"{recipe}.py"), "--out", str(tmp_path / "run"), *words]) == 0
+    assert main(["train", str(FOLDER / f"{recipe}.py"), "--out", str(tmp_path / "run"), *words]) == 0
     rows = metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert "held_out/top1" in rows[-1] if classes else "held_out/text_to_image/recall@1" in rows[-1]

@@ -1,7 +1,7 @@
-"""The built-in model, third part: what nano_48px.py made sees 32-pixel pictures again, under more captions.
+"""The built-in model, third part: what train_48px.py made sees 32-pixel pictures again, under more captions.
 
 The words for this part are of more kinds, and emoji and clip art are met twice as often. A high learning rate undoes
-little of what was learnt; the fourth part, nano_48px.py once more, lets it fall.
+little of what was learnt; the fourth part, train_48px.py once more, lets it fall.
 """
 
 from siglip.data import Augment

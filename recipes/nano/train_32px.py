@@ -1,11 +1,10 @@
 """The built-in model, first part: small towers see 32-pixel pictures, with 16 patches each, which is cheap.
 
     python recipes/nano/build.py DATA
-    siglip train recipes/nano.py --set data.train=DATA/train --out runs/nano
-    siglip train recipes/nano_48px.py --set data.train=DATA/train --out runs/nano-48px
-    siglip train recipes/nano_more.py --set data.train=DATA/train --out runs/nano-more
-    siglip train recipes/nano_48px.py --set data.train=DATA/train model.source=runs/nano-more/export steps=1000 \
-        optimizer.decay=linear ema=0.99 --out runs/nano-end
+    siglip train recipes/nano/train_32px.py --set data.train=DATA/train --out runs/nano-32px
+    siglip train recipes/nano/train_48px.py --set data.train=DATA/train --out runs/nano-48px
+
+train_more.py and README.md beside this file tell how the built-in model went on from there.
 
 Equal captions and concepts are positives, since drawings of one thing come in many styles. Icons are black on white, so
 they are recoloured. b starts at the log-odds of a pair in the batch; t and b learn faster than the towers. The learning

@@ -45,10 +45,10 @@ PEERS = {"transformers", "open_clip", "timm", "jax", "flax", "torchvision"}
 # each heavy or optional library has one room that may know it
 ONLY_IN = {
     "datasets": {"data/tables.py"},
-    "fastapi": {"server/app.py", "server/finding.py"},
+    "fastapi": {f"server/{name}.py" for name in ("app", "comparing", "explaining", "finding", "writing")},
     "prometheus_client": {"server/metrics.py"},
-    "pydantic": {"server/messages.py", "server/finding.py"},
-    "starlette": {"server/app.py", "server/finding.py", "server/safety.py"},
+    "pydantic": {"server/messages.py"},
+    "starlette": {f"server/{name}.py" for name in ("app", "finding", "forms", "safety", "sources", "waiting")},
     "uvicorn": {"server/run.py"},
     "fsspec": {"data/store.py"},
     "jinja2": {"evaluation/report.py"},

@@ -40,8 +40,8 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-0", "--null", action="store_true", help="names on stdin end with NUL, as of `find -print0`")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
-    """`--model`, unless it is `named` by words without an option, and how to run it."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, named: bool = False, dtype: str = "auto") -> None:
+    """`--model`, unless it is `named` by words without an option, and how to run it; `dtype` unless one is given."""
     group = parser.add_argument_group("model")
     if not named:
         group.add_argument(
@@ -53,9 +53,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, named: bool = False)
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first GPU, else the CPU)")
     group.add_argument(
         "--dtype",
-        default="auto",
+        default=dtype,
         choices=["auto", "float32", "bfloat16", "float16"],
-        help="numbers of the towers (default: bfloat16 where the processor has it, else float32)",
+        help=f"numbers of the towers; auto: bfloat16 where the processor has it, else float32 (default: {dtype})",
     )
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="items at a time (default: 32)")
 

@@ -1,12 +1,13 @@
 """Answer other programs over HTTP, in the shape of the OpenAI API.
 
-Routes: embeddings, classify, score, rerank, models, health, metrics, schema;
-with a LIBRARY that `siglip index` made with the same model also search.
+Routes: embeddings, classify, score, rerank, explain, models, health, metrics,
+schema; with --captioner also caption and ask; with a LIBRARY, which `siglip
+index` made with the same model, also search, thumbnails and duplicates.
 
 Only this machine is answered unless --host says otherwise; then every request
 needs a key of --api-key-file, or --no-auth must be given. docs/serving.md shows
-the routes. Numbers are float32 here unless --dtype says otherwise. SIGTERM and
-Ctrl-C finish what was taken on; a second one ends at once.
+the routes. SIGTERM and Ctrl-C finish what was taken on; a second one ends at
+once.
 
 for example:
   siglip serve
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
 from siglip.errors import InputError
+from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
+    from siglip.captioner import Captioner
     from siglip.embedder import Embedder
     from siglip.search import Library
 
@@ -43,15 +46,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoders", type=inputs.positive, default=2, metavar="N", help="processes that decode pictures (default: 2)"
     )
-    inputs.add_model_arguments(parser)
+    parser.add_argument(
+        "--captioner",
+        metavar="MODEL",
+        help="the model that writes captions and answers, a PaliGemma as of `siglip caption` (default: none)",
+    )
     # in lower precision a vector would depend a little on what else is asked at the same time
-    parser.set_defaults(dtype="float32")
+    inputs.add_model_arguments(parser, dtype="float32")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for library in ("fastapi", "uvicorn", "prometheus_client"):
+    for library in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         if importlib.util.find_spec(library) is None:
-            raise InputError(f"siglip serve needs {library}; pip install 'siglip[serve]'")
+            raise InputError(f"siglip serve needs {library.replace('_', '-')}; pip install 'siglip[serve]'")
     from siglip.server.safety import is_loopback, read_keys
 
     if arguments.api_key_file is not None and arguments.no_auth:
@@ -63,12 +70,20 @@ def run(arguments: argparse.Namespace) -> int:
             "everybody ask"
         )
     embedder = inputs.load_embedder(arguments)
+    captioner = None if arguments.captioner is None else (_captioner(arguments), arguments.captioner)
     from siglip.server.app import Service
+    from siglip.server.engine import Limits
     from siglip.server.run import serve
 
     library = None if arguments.library is None else _library(arguments.library, embedder)
     service = Service(
-        embedder, arguments.model, keys=keys, names=arguments.name, library=library, decoders=arguments.decoders
+        embedder,
+        arguments.model,
+        keys=keys,
+        names=arguments.name,
+        library=library,
+        captioner=captioner,
+        limits=Limits(decoders=arguments.decoders),
     )
     serve(service, host=arguments.host, port=arguments.port, told=lambda address: output.say(f"listening at {address}"))
     return 0
@@ -78,9 +93,18 @@ def _library(folder: str, embedder: "Embedder") -> "Library":
     from siglip.search import Library
 
     library = Library.open(folder, model=embedder)
+    if not (library.folder / "catalogue.db").exists():
+        raise InputError(f"{folder} is no library yet; make it: siglip index FOLDER --library {folder}")
     if library.space.fingerprint != embedder.fingerprint:
         raise InputError(f"{folder} was indexed with the model {library.space.model}; give it with --model")
     return library
+
+
+def _captioner(arguments: argparse.Namespace) -> "Captioner":
+    check_model_name(arguments.captioner)
+    from siglip.captioner import Captioner
+
+    return Captioner.from_pretrained(arguments.captioner, device=arguments.device, dtype=arguments.dtype)
 
 
 def _port(word: str) -> int:

@@ -1,1 +1,1 @@
-"""HTTP -> embedder: a service that other programs use unchanged. `siglip serve` starts it."""
+"""HTTP -> embedder, captioner and library: a service that other programs use unchanged. `siglip serve` starts it."""

@@ -1,4 +1,4 @@
-"""A picture as a data URI -> its square of pixels, decoded in worker processes that may die without harm.
+"""A picture file or data URI -> pixels u8[height, width, 3], decoded in worker processes that may die without harm.
 
 Each worker has limits of memory and time. One that exceeds them, or is killed, costs the picture it was at: it is
 replaced, and the service goes on.
@@ -7,30 +7,40 @@ replaced, and the service goes on.
 import asyncio
 import multiprocessing
 import queue
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from siglip.config import ImageSettings
-from siglip.download import is_data_uri
 from siglip.errors import UnreadableImage
 
 # how long a new process may take until it can decode, and what its answers begin with
 _START_S = 120.0
 _PIXELS, _REASON = b"p", b"r"
-Pixels = UInt8[np.ndarray, "size size 3"]
+# what is wanted of a picture to be shown: no side longer than this
+SHOWN_PX = 1600
+Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 class Decoders:
-    """`count` worker processes; a picture has `timeout_s`, and `memory_bytes` beyond what an idle worker takes."""
+    """`count` worker processes; a picture has `timeout_s`, and `memory_bytes` beyond what an idle worker takes.
+
+    `settings` are those of the towers that pictures are made ready for, by the name of the tower.
+    """
 
     def __init__(
-        self, settings: ImageSettings, *, count: int = 2, timeout_s: float = 10.0, memory_bytes: int = 2**31
+        self,
+        settings: Mapping[str, ImageSettings],
+        *,
+        count: int = 2,
+        timeout_s: float = 10.0,
+        memory_bytes: int = 2**31,
     ) -> None:
-        self._size = settings.image_size
         self._timeout_s = timeout_s
         self._workers = [_Worker(settings, memory_bytes) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
@@ -38,9 +48,14 @@ class Decoders:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="siglip-decoder")
 
-    async def pixels(self, uri: str) -> Pixels:
-        """The square of one picture. Raises UnreadableImage, also for one that takes too much time or memory."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, uri)
+    async def pixels(self, picture: str | bytes, tower: str) -> Pixels:
+        """The square of one picture for a tower. Raises UnreadableImage, also for too much time or memory."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.decode, picture, tower)
+
+    async def shown(self, picture: str | bytes) -> Image.Image:
+        """The picture in RGB, upright, no side longer than SHOWN_PX. Raises as `pixels`."""
+        pixels = await asyncio.get_running_loop().run_in_executor(self._threads, self.decode, picture, "")
+        return Image.fromarray(pixels)
 
     def process_ids(self) -> list[int]:
         """Of the workers that run now."""
@@ -52,33 +67,36 @@ class Decoders:
         for worker in self._workers:
             worker.stop()
 
-    def _decode(self, uri: str) -> Pixels:
+    def decode(self, picture: str | bytes, tower: str) -> Pixels:
+        """What `pixels` does, or `shown` for no tower, in the thread that calls."""
+        content = picture if isinstance(picture, bytes) else picture.encode("utf-8", "surrogateescape")
         worker = self._idle.get()
         try:
-            answer = worker.ask(uri, self._timeout_s)
+            answer = worker.ask(tower.encode() + b"\n" + content, self._timeout_s)
         finally:
             self._idle.put(worker)
         if isinstance(answer, str):
             raise UnreadableImage("image", answer)
-        return np.frombuffer(answer, np.uint8).reshape(self._size, self._size, 3)
+        height, width = np.frombuffer(answer, "<u4", 2).tolist()
+        return np.frombuffer(answer, np.uint8, offset=8).reshape(height, width, 3)
 
 
 class _Worker:
     """One process at a time; another one takes its place when it has died or had to be ended."""
 
-    def __init__(self, settings: ImageSettings, memory_bytes: int) -> None:
-        self._settings, self._memory_bytes = settings, memory_bytes
+    def __init__(self, settings: Mapping[str, ImageSettings], memory_bytes: int) -> None:
+        self._settings, self._memory_bytes = dict(settings), memory_bytes
         self.process, self._pipe = self._start()
         self._started = False
 
-    def ask(self, uri: str, timeout_s: float) -> bytes | str:
-        """The pixels, or what is wrong with the picture."""
+    def ask(self, question: bytes, timeout_s: float) -> bytes | str:
+        """Height, width and pixels, or what is wrong with the picture."""
         if not self.process.is_alive():
             self._replace()
         try:
             if not self._started and self._pipe.poll(_START_S):
                 self._started = self._pipe.recv_bytes() == b"ready"
-            self._pipe.send_bytes(uri.encode("utf-8", "surrogateescape"))
+            self._pipe.send_bytes(question)
             if self._pipe.poll(timeout_s):
                 # bytes and no objects: what comes from a worker is not to be trusted with more
                 answer = self._pipe.recv_bytes()
@@ -108,29 +126,41 @@ class _Worker:
         return process, ours
 
 
-def _work(pipe: Connection, settings: ImageSettings, memory_bytes: int) -> None:
-    """The life of a worker: URI in, pixels or a reason out, until the service is gone."""
+def _work(pipe: Connection, settings: Mapping[str, ImageSettings], memory_bytes: int) -> None:
+    """The life of a worker: tower and picture in, pixels or a reason out, until the service is gone."""
     import signal
 
     from siglip.processing import SiglipImageProcessor
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends its workers when it is done
-    processor = SiglipImageProcessor(settings)
+    processors = {name: SiglipImageProcessor(of_tower) for name, of_tower in settings.items()}
     _limit_memory(memory_bytes)
     pipe.send_bytes(b"ready")
     while True:
         try:
-            uri = pipe.recv_bytes().decode("utf-8", "surrogateescape")
+            tower, _, content = pipe.recv_bytes().partition(b"\n")
         except EOFError:
             return
         try:
-            # anything else would be taken for a path
-            answer = _PIXELS + processor.pixels(uri).tobytes() if is_data_uri(uri) else _REASON + b"is no data URI"
+            # text is never given on unless it is a data URI: it would be taken for a path
+            uri = content.decode("utf-8", "surrogateescape") if content[:5].lower() == b"data:" else None
+            picture = content if uri is None else uri
+            pixels = processors[tower.decode()].pixels(picture) if tower else _shown(picture)
+            answer = _PIXELS + np.array(pixels.shape[:2], "<u4").tobytes() + pixels.tobytes()
         except UnreadableImage as error:
             answer = _REASON + error.reason.encode("utf-8", "replace")
         except MemoryError:
             answer = _REASON + b"takes more memory than it may; make it smaller"
         pipe.send_bytes(answer)
+
+
+def _shown(picture: str | bytes) -> Pixels:
+    from siglip.processing.decode import decode_picture
+
+    stored = decode_picture(picture, at_least_px=SHOWN_PX).plain
+    small = stored.picture.copy()
+    small.thumbnail((SHOWN_PX, SHOWN_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return np.array(stored._replace(picture=small).rgb())
 
 
 def _limit_memory(memory_bytes: int) -> None:

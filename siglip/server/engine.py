@@ -1,192 +1,177 @@
-"""Texts and pictures of many requests at once -> unit vectors, in batches.
+"""Texts and pictures of many requests at once -> unit vectors, captions and answers, in batches.
 
-Each tower has a queue. Whenever the device is free, the batch is what has come meanwhile: a lone request goes at once,
-and under load batches fill by themselves. What waits is bounded, so memory is too.
+Each tower has a queue, and so has the model that writes. Whenever the device is free, the batch is what has come
+meanwhile: a lone request goes at once, and under load batches fill by themselves.
 """
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
+from PIL import Image
 
+from siglip.captioner import Captioner
 from siglip.embedder import Embedder
-from siglip.errors import UnreadableImage
+from siglip.errors import Failure, InputError, UnreadableImage
+from siglip.server.batches import Batches
 from siglip.server.decoding import Decoders, Pixels
 from siglip.server.metrics import Metrics
+from siglip.server.sources import Sources
 
-Vector = Float32[np.ndarray, " dim"]
-Item = TypeVar("Item")
+T = TypeVar("T")
 # a picture of one pixel
 _DOT = "data:image/bmp;base64,Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
 
 
-class Refused(Exception):
-    """Work that is not taken on: `status` 413 if it can never fit, 429 if it may later, 503 if it waited too long."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a service takes on: decoding processes, items that wait before each tower, and for how long."""
 
-    def __init__(self, status: int, message: str, *, reason: str) -> None:
-        super().__init__(message)
-        self.status, self.reason = status, reason
-
-
-@dataclass(slots=True)
-class _Waiting(Generic[Item]):
-    item: Item
-    future: asyncio.Future[Any]
-    since: float
+    decoders: int = 2
+    max_waiting: int = 1024
+    max_wait_s: float = 30.0
 
 
-class Batches(Generic[Item]):
-    """The queue before one tower. `encode` runs in `device`, which computes one batch at a time."""
-
-    def __init__(
-        self,
-        tower: str,
-        encode: Callable[[list[Item]], Float32[np.ndarray, "n dim"]],
-        device: Executor,
-        metrics: Metrics,
-        *,
-        batch_size: int,
-        max_waiting: int,
-        max_wait_s: float,
-    ) -> None:
-        self._tower, self._encode, self._device, self._metrics = tower, encode, device, metrics
-        self._batch_size, self._max_waiting, self._max_wait_s = batch_size, max_waiting, max_wait_s
-        self._queue: deque[_Waiting[Item]] = deque()
-        self._claimed = 0
-        self._running: asyncio.Task[None] | None = None
-
-    def claim(self, count: int) -> None:
-        """Reserve room for items that will come; `release` gives it back. Raises Refused."""
-        if count > self._max_waiting:
-            message = f"{count} items are more than the {self._max_waiting} this service holds; send fewer at a time"
-            raise Refused(413, message, reason="too_large")
-        if self._claimed + count > self._max_waiting:
-            raise Refused(429, "too many items are waiting; try again in a second", reason="queue_full")
-        self._claimed += count
-        self._metrics.queue_length.labels(self._tower).set(self._claimed)
-
-    def release(self, count: int) -> None:
-        """Give back what was claimed."""
-        self._claimed -= count
-        self._metrics.queue_length.labels(self._tower).set(self._claimed)
-
-    async def vector(self, item: Item) -> Vector:
-        """The vector of one item. Cancelling it takes the item out of the queue. Raises Refused."""
-        waiting = _Waiting(item, asyncio.get_running_loop().create_future(), time.monotonic())
-        self._queue.append(waiting)
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
-        return await waiting.future
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while batch := self._next():
-            start = time.monotonic()
-            for waiting in batch:
-                self._metrics.wait_seconds.labels(self._tower).observe(start - waiting.since)
-            try:
-                vectors = await loop.run_in_executor(self._device, self._encode, [waiting.item for waiting in batch])
-            except Exception as error:
-                for waiting in batch:
-                    _settle(waiting.future, error)
-                continue
-            self._metrics.tower_seconds.labels(self._tower).observe(time.monotonic() - start)
-            self._metrics.batch_size.labels(self._tower).observe(len(batch))
-            for waiting, vector in zip(batch, vectors, strict=True):
-                _settle(waiting.future, vector)
-
-    def _next(self) -> list[_Waiting[Item]]:
-        batch: list[_Waiting[Item]] = []
-        while self._queue and len(batch) < self._batch_size:
-            waiting = self._queue.popleft()
-            if waiting.future.done():  # its client is gone
-                continue
-            if time.monotonic() - waiting.since > self._max_wait_s:
-                message = f"the queue took more than {self._max_wait_s:g} seconds; try again later"
-                _settle(waiting.future, Refused(503, message, reason="queue_time"))
-                continue
-            batch.append(waiting)
-        return batch
+DEFAULT_LIMITS = Limits()
 
 
-def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be written about a picture: the text that follows `prompt`, or which of `answers` does."""
+
+    prompt: str
+    answers: tuple[str, ...] = ()
+    max_tokens: int = 32
+    beams: int = 1
 
 
 class Engine:
-    """Both towers of an embedder and the decoders before one of them."""
+    """Both towers of an embedder, the model that writes if there is one, and the decoders before them."""
 
     def __init__(
-        self,
-        embedder: Embedder,
-        metrics: Metrics,
-        *,
-        decoders: int = 2,
-        max_waiting: int = 1024,
-        max_wait_s: float = 30.0,
+        self, embedder: Embedder, metrics: Metrics, sources: Sources, *, captioner: Captioner | None, limits: Limits
     ) -> None:
-        self.embedder = embedder
-        self.decoders = Decoders(embedder.processor.image_processor.settings, count=decoders)
-        # one thread, since the device computes one batch at a time
+        self.embedder, self.captioner, self.sources = embedder, captioner, sources
+        settings = {"image": embedder.processor.image_processor.settings}
+        if captioner is not None:
+            settings["caption"] = captioner.processor.image_processor.settings
+        self.decoders = Decoders(settings, count=limits.decoders)
+        # one thread each, since a model computes one batch at a time; what is written takes long, and nobody else waits
         self._device = ThreadPoolExecutor(1, thread_name_prefix="siglip-device")
-        limits = {"batch_size": embedder.batch_size, "max_waiting": max_waiting}
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="siglip-writer")
         self.texts: Batches[str] = Batches(
-            "text", embedder.encode_texts, self._device, metrics, **limits, max_wait_s=max_wait_s
-        )
+            "text", embedder.encode_texts, self._device, metrics, batch_size=embedder.batch_size,
+            max_waiting=limits.max_waiting, max_wait_s=limits.max_wait_s,
+        )  # fmt: skip
         self.pictures: Batches[Pixels] = Batches(
-            "image", lambda pixels: embedder.encode_pixels(np.stack(pixels)), self._device, metrics, **limits,
-            max_wait_s=max_wait_s,
+            "image", lambda pixels: embedder.encode_pixels(np.stack(pixels)), self._device, metrics,
+            batch_size=embedder.batch_size, max_waiting=limits.max_waiting, max_wait_s=limits.max_wait_s,
+        )  # fmt: skip
+        self.captions: Batches[tuple[Pixels, Wish]] = Batches(
+            "caption", self._written, self._writer, metrics, batch_size=captioner.batch_size if captioner else 1,
+            max_waiting=limits.max_waiting, max_wait_s=limits.max_wait_s,
         )  # fmt: skip
 
     async def warm(self) -> None:
-        """Compute once with either tower, so that the first request is as fast as the others."""
-        size = self.embedder.processor.image_processor.settings.image_size
-        await self.texts.vector("warm")
-        await self.pictures.vector(np.zeros((size, size, 3), np.uint8))
-        await asyncio.gather(*(self.decoders.pixels(_DOT) for _ in self.decoders.process_ids()))
+        """Compute once with each tower, so that the first request is as fast as the others."""
+        settings = self.embedder.processor.image_processor.settings
+        await self.texts.outcome("warm")
+        await self.pictures.outcome(np.zeros((settings.image_size, settings.image_size, 3), np.uint8))
+        await asyncio.gather(*(self.decoders.pixels(_DOT, "image") for _ in self.decoders.process_ids()))
+        if self.captioner is not None:
+            await self.captions.outcome((await self.decoders.pixels(_DOT, "caption"), Wish("warm", max_tokens=1)))
 
     async def embed(self, texts: Sequence[str], pictures: Sequence[str]) -> tuple[list[Any], list[Any]]:
-        """For each text and each picture (a data URI) its vector, or the UnreadableImage that it is. Raises Refused."""
+        """For each text and each picture its vector, or the UnreadableImage that it is. Raises Refused."""
         self.texts.claim(len(texts))
         try:
             self.pictures.claim(len(pictures))
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    made = [tasks.create_task(self.texts.vector(text)) for text in texts]
-                    seen = [tasks.create_task(self._picture(uri)) for uri in pictures]
-            except ExceptionGroup as group:
-                raise group.exceptions[0] from None
+                found = await _all([*map(self.texts.outcome, texts), *map(self._vector, pictures)])
             finally:
                 self.pictures.release(len(pictures))
         finally:
             self.texts.release(len(texts))
-        return [task.result() for task in made], [task.result() for task in seen]
+        return found[: len(texts)], found[len(texts) :]
+
+    async def write(self, pictures: Sequence[str], wish: Wish) -> list[Any]:
+        """For each picture text and probability, or log-probabilities of the answers, or the error that it is.
+
+        Errors are InputError, for a prompt the model cannot take, and UnreadableImage. Raises Refused.
+        """
+        self.captions.claim(len(pictures))
+        try:
+            return await _all([self._text(name, wish) for name in pictures])
+        finally:
+            self.captions.release(len(pictures))
 
     async def labels(self, labels: Sequence[str], templates: Sequence[str] | None) -> Float32[np.ndarray, "n dim"]:
         """Vectors of labels in templates; those of earlier calls are kept."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._device, self.embedder.embed_labels, labels, templates)
+        return await self.computed(lambda: self.embedder.embed_labels(labels, templates))
+
+    async def computed(self, work: Callable[[], T]) -> T:
+        """The outcome of work that needs the model's device, in its turn."""
+        return await asyncio.get_running_loop().run_in_executor(self._device, work)
+
+    async def shown(self, name: str) -> Image.Image:
+        """A picture as people see it. Raises UnreadableImage."""
+        return await self.decoders.shown(await self.sources.content(name))
 
     def close(self) -> None:
-        """End the decoders and the thread of the device."""
+        """End the decoders and the threads."""
         self.decoders.close()
-        with suppress(RuntimeError):
-            self._device.shutdown(cancel_futures=True)
+        for threads in (self._device, self._writer):
+            with suppress(RuntimeError):
+                threads.shutdown(cancel_futures=True)
 
-    async def _picture(self, uri: str) -> Any:
+    async def _vector(self, name: str) -> Any:
         try:
-            return await self.pictures.vector(await self.decoders.pixels(uri))
+            return await self.pictures.outcome(await self.decoders.pixels(await self.sources.content(name), "image"))
         except UnreadableImage as error:
             return error
+
+    async def _text(self, name: str, wish: Wish) -> Any:
+        try:
+            pixels = await self.decoders.pixels(await self.sources.content(name), "caption")
+            return await self.captions.outcome((pixels, wish))
+        except (InputError, UnreadableImage) as error:
+            return error
+
+    def _written(self, items: list[tuple[Pixels, Wish]]) -> Iterable[Any]:
+        """Those that wish the same are written together."""
+        assert self.captioner is not None
+        groups: defaultdict[Wish, list[int]] = defaultdict(list)
+        for place, (_, wish) in enumerate(items):
+            groups[wish].append(place)
+        outcomes: list[Any] = [None] * len(items)
+        for wish, places in groups.items():
+            pictures = [Image.fromarray(items[place][0]) for place in places]
+            try:
+                if wish.answers:
+                    found = self.captioner.score(pictures, wish.prompt, wish.answers)
+                else:
+                    options = {"max_new_tokens": wish.max_tokens, "num_beams": wish.beams}
+                    found = self.captioner.write(pictures, wish.prompt, **options)
+                for place, outcome in zip(places, found, strict=True):
+                    failed = isinstance(outcome, Failure)
+                    outcomes[place] = UnreadableImage(outcome.name, outcome.reason) if failed else outcome
+            except InputError as error:
+                for place in places:
+                    outcomes[place] = error
+        return outcomes
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The outcomes in order; when one fails or the caller is cancelled, the others are given up."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,78 +1,159 @@
-"""A library -> `/v1/search` and its thumbnails. Pictures are named by id; no path is taken from a client."""
+"""A library -> search, thumbnails, duplicates and its status. Pictures are named by id; no path comes from a client."""
 
-from typing import Annotated, Any
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from fastapi import FastAPI, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from siglip.errors import InputError, LibraryError
 from siglip.search import Hit, Library
-from siglip.search.query import parse_query
+from siglip.search.duplicates import Duplicates, find_duplicates
+from siglip.search.query import Term, combined, parse_query
+from siglip.search.searching import by_date
+from siglip.search.upkeep import absence
 from siglip.search.where import parse_where
-from siglip.server.messages import BadRequest
+from siglip.server import messages
+from siglip.server.comparing import Comparing
+from siglip.server.messages import BadRequest, SearchRequest
+from siglip.server.waiting import unless_gone
 
+T = TypeVar("T")
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{8,128}$")]
 
 
-class SearchRequest(BaseModel):
-    """`query` in the library's language, or `similar_to` the id of a picture; `where` is a filter."""
+class Finding:
+    """The routes of a library, with vectors from the model that serves."""
 
-    model_config = ConfigDict(extra="forbid")
-    query: str | None = Field(default=None, max_length=10_000)
-    similar_to: Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")] | None = None
-    where: str | None = Field(default=None, max_length=10_000)
-    top: int = Field(default=20, ge=1, le=1000)
-    page: int = Field(default=1, ge=1, le=1000)
-    min_probability: float = Field(default=0.0, ge=0.0, le=1.0)
+    def __init__(self, app: FastAPI, comparing: Comparing, library: Library) -> None:
+        self.comparing, self.library = comparing, library
+        self._copies: tuple[object, list[Duplicates]] = (None, [])
+        self._looking = threading.Lock()
+        app.post("/v1/search")(self.search)
+        app.get("/v1/library")(self.status)
+        app.get("/v1/duplicates")(self.duplicates)
+        app.get("/v1/thumbnails/{digest}")(self.thumbnail)
 
-
-def add_search(app: FastAPI, library: Library) -> None:
-    """The routes of a library."""
-
-    @app.post("/v1/search")
-    async def search(body: SearchRequest) -> dict[str, Any]:
-        """Pictures of the library, the best first."""
-        if (body.query is None) == (body.similar_to is None):
-            raise BadRequest("give `query` or `similar_to`, one of them", "query")
-        try:
-            hits = await run_in_threadpool(_found, library, body)
-        except InputError as error:
-            raise BadRequest(str(error), "query") from error
-        except LibraryError as error:
-            raise BadRequest(
-                "the library cannot answer now; is it being rebuilt?", status=503, code="library"
-            ) from error
+    async def search(self, body: SearchRequest, request: Request) -> dict[str, Any]:
+        """Pictures of the library, the best first; `confidence` is how sure it is that there is any such picture."""
+        if body.similar_to is not None:
+            if body.query is not None or body.like or body.not_like:
+                raise BadRequest("give `similar_to` alone; for more, put `id:...` into `like`", "similar_to")
+            hits = await answered(lambda: run_in_threadpool(self._similar, body, body.similar_to or ""))
+        else:
+            hits = await answered(lambda: self._found(body, request))
         return {"object": "list", "page": body.page, "data": [_as_record(hit) for hit in hits]}
 
-    @app.get("/v1/thumbnails/{digest}")
-    async def thumbnail(digest: Digest) -> Response:
+    async def thumbnail(self, digest: Digest) -> Response:
         """A small WebP picture without metadata."""
-        data = await run_in_threadpool(library.thumbnail, digest)
+        data = await answered(lambda: run_in_threadpool(self.library.thumbnail, digest))
         if data is None:
             raise BadRequest("no picture has this id", "digest", status=404, code="not_found")
-        return Response(data, media_type="image/webp")
+        return Response(
+            data, media_type="image/webp", headers={"cache-control": "private, max-age=31536000, immutable"}
+        )
 
-    _ = search, thumbnail
-
-
-def _found(library: Library, body: SearchRequest) -> list[Hit]:
-    first = body.top * (body.page - 1)
-    condition = parse_where(body.where) if body.where is not None else None
-    if body.similar_to is not None:
-        paths = library.catalogue.paths([body.similar_to])[0].get(body.similar_to)
-        if not paths:
-            raise BadRequest("no picture has this id", "similar_to", status=404, code="not_found")
-        path = paths[0] if isinstance(paths[0], str) else paths[0].decode("utf-8", "surrogateescape")
-        return library.similar(path, where=body.where, top=body.top * body.page, min_probability=body.min_probability)[
-            first:
+    async def duplicates(
+        self,
+        exact: bool = False,
+        top: Annotated[int, Query(ge=1, le=1000)] = 50,
+        page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+    ) -> dict[str, Any]:
+        """Groups of files that hold the same picture, the one to keep first; `exact` counts equal bytes only."""
+        groups = await answered(lambda: run_in_threadpool(self._duplicates, exact))
+        data = [
+            {
+                "exact": group.exact,
+                "copies": [{"id": copy.digest, **_without(asdict(copy), "digest")} for copy in group.copies],
+            }
+            for group in groups[top * (page - 1) : top * page]
         ]
-    terms = parse_query(body.query or "")
-    # on the command line these are files and addresses; a client may name neither
-    if any(term.picture is not None for term in terms):
-        raise BadRequest("a query holds words only; put what looks like a path or an address in double quotes", "query")
-    vector = library.query_vector(terms)
-    return library.searcher.hits(vector, body.top * body.page, where=condition, least=body.min_probability)[first:]
+        return {"object": "list", "page": page, "total": len(groups), "data": data}
+
+    async def status(self) -> dict[str, Any]:
+        """What the library holds, and the folders that it was made of."""
+        found = await answered(lambda: run_in_threadpool(self.library.status))
+        return _without(asdict(found), "folder", "rescored", "coded")
+
+    def _similar(self, body: SearchRequest, digest: str) -> list[Hit]:
+        library = self.library
+        condition = parse_where(body.where) if body.where is not None else None
+        known = bytes.fromhex(digest) if len(digest) % 2 == 0 else b""
+        with library.catalogue.reading():
+            rows = library.catalogue.rows(
+                "SELECT v.row FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND i.digest = ? "
+                "ORDER BY i.frame LIMIT 1",
+                (library.space.id, known),
+            )
+            if not rows or rows[0][0] >= len(library.vectors):
+                raise BadRequest("no picture has this id", "similar_to", status=404, code="not_found")
+            vector = library.vectors.take(np.array([rows[0][0]]))[0]
+        hits = library.searcher.hits(
+            vector, body.top * body.page, where=condition, least=body.min_probability, without=digest
+        )[body.top * (body.page - 1) :]
+        return by_date(hits) if body.sort == "date" else hits
+
+    async def _found(self, body: SearchRequest, request: Request) -> list[Hit]:
+        condition = parse_where(body.where) if body.where is not None else None
+        like, not_like = messages.names_of(body.like), messages.names_of(body.not_like)
+        words = parse_query(body.query) if body.query is not None else []
+        # on the command line these are files and addresses; a client may name neither
+        if any(term.text is None for term in words):
+            raise BadRequest(
+                "put what looks like a path or an address in double quotes; pictures go in `like`", "query"
+            )
+        pictures = [Term(1.0, picture=name) for name in like] + [Term(-1.0, picture=name) for name in not_like]
+        terms = words + pictures
+        if not terms:
+            raise BadRequest("give a `query`, pictures to be `like`, or `similar_to` an id", "query")
+        space = await run_in_threadpool(lambda: self.library.space)
+        if space.fingerprint != self.comparing.embedder.fingerprint:
+            raise LibraryError("the library was indexed with another model")
+        items = [("text", term.text) if term.text is not None else ("image", term.picture or "") for term in terms]
+        params = ["query"] * len(words) + ["like"] * len(like) + ["not_like"] * len(not_like)
+        vectors = await unless_gone(request, self.comparing.all_vectors(items, params))
+        return await run_in_threadpool(self._nearest, body, terms, combined(terms, vectors), condition)
+
+    def _nearest(self, body: SearchRequest, terms: list[Term], vector: np.ndarray, condition: Any) -> list[Hit]:
+        count = body.top * body.page
+        hits = self.library.searcher.hits(vector, count, where=condition, least=body.min_probability)
+        hits = hits[body.top * (body.page - 1) :]
+        null = absence(self.library.catalogue, self.library.space)
+        if null is not None and all(term.text is not None for term in terms):
+            hits = [replace(hit, confidence=null.confidence(hit.score)) for hit in hits]
+        return by_date(hits) if body.sort == "date" else hits
+
+    def _duplicates(self, exact: bool) -> list[Duplicates]:
+        """As they were found last, unless the library has changed since: all pictures are compared with all."""
+        with self._looking:
+            state = exact, self._version()
+            if self._copies[0] != state:
+                self._copies = state, find_duplicates(self.library, exact=exact)
+            return self._copies[1]
+
+    def _version(self) -> object:
+        names = ("catalogue.db", "catalogue.db-wal")
+        files = [self.library.folder / name for name in names]
+        return [(file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files]
+
+
+async def answered(work: Callable[[], Awaitable[T]]) -> T:
+    """What the library answers, and what is wrong in words that name no file of this machine."""
+    try:
+        return await work()
+    except InputError as error:
+        raise BadRequest(str(error), "query") from error
+    except LibraryError as error:
+        raise BadRequest(
+            "the library cannot answer now; is it empty, or being rebuilt?", status=503, code="library"
+        ) from error
+
+
+def _without(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in names}
 
 
 def _as_record(hit: Hit) -> dict[str, Any]:
@@ -81,8 +162,11 @@ def _as_record(hit: Hit) -> dict[str, Any]:
         "rank": hit.rank,
         "score": hit.score,
         "probability": hit.probability,
+        "confidence": hit.confidence,
         "paths": list(hit.paths),
         "width": hit.image.width,
         "height": hit.image.height,
+        "format": hit.image.format,
         "taken": hit.image.taken,
+        "camera": hit.image.camera,
     }

@@ -1,6 +1,6 @@
 """What clients send and get, in the shapes they know: OpenAI's embeddings with the dialects of pictures, rerank, ours.
 
-A picture is always a data URI. No path and no web address is ever taken from a client.
+Where a picture is taken it is a string, or the same string as {"image": ...}; siglip.server.sources says which ones.
 """
 
 import base64
@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-
-from siglip.download import is_data_uri
-from siglip.errors import clip
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_ITEMS = 1024
 T = TypeVar("T")
 Text = Annotated[str, Field(min_length=1, max_length=100_000)]
+Id = Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")]
 
 
 class BadRequest(Exception):
@@ -61,6 +59,15 @@ class TextItem(BaseModel):
 Item = str | TextItem | PictureItem
 
 
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+# one may stand for a list of one
+Pictures = Annotated[list[str | PictureItem], BeforeValidator(_as_list), Field(max_length=MAX_ITEMS)]
+Texts = Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_ITEMS)]
+
+
 class EmbeddingsRequest(_Strict):
     """`input` as OpenAI's, with pictures as {"image": "data:..."} or all of them by `modality`; or one `messages`."""
 
@@ -74,15 +81,17 @@ class EmbeddingsRequest(_Strict):
 
 
 class ClassifyRequest(_Strict):
-    images: list[str] = Field(min_length=1, max_length=MAX_ITEMS)
-    labels: list[Text] = Field(min_length=1, max_length=MAX_ITEMS)
-    templates: list[Text] | None = Field(default=None, min_length=1, max_length=100)
+    images: Pictures = Field(min_length=1)
+    labels: Texts
+    templates: Annotated[list[Text], BeforeValidator(_as_list)] | None = Field(
+        default=None, min_length=1, max_length=100
+    )
     top: int = Field(default=5, ge=1)
 
 
 class ScoreRequest(_Strict):
-    images: list[str] = Field(min_length=1, max_length=MAX_ITEMS)
-    texts: list[Text] = Field(min_length=1, max_length=MAX_ITEMS)
+    images: Pictures = Field(min_length=1)
+    texts: Texts
 
 
 class RerankRequest(_Strict):
@@ -92,6 +101,57 @@ class RerankRequest(_Strict):
     documents: list[Item] = Field(min_length=1, max_length=MAX_ITEMS)
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = False
+
+
+class CaptionRequest(_Strict):
+    """`prompt` as the model was trained with, such as "caption en"; one text is written for each picture."""
+
+    images: Pictures = Field(min_length=1)
+    prompt: Annotated[str, Field(min_length=1, max_length=10_000)] = "caption en"
+    max_tokens: int = Field(default=32, ge=1, le=256)
+    beams: int = Field(default=1, ge=1, le=8)
+
+
+class AskRequest(_Strict):
+    """One question about each picture, answered freely or by the likeliest of `answers`."""
+
+    images: Pictures = Field(min_length=1)
+    question: Annotated[str, Field(min_length=1, max_length=10_000)]
+    answers: Annotated[list[Text], BeforeValidator(_as_list)] | None = Field(default=None, min_length=1, max_length=100)
+    max_tokens: int = Field(default=32, ge=1, le=256)
+    beams: int = Field(default=1, ge=1, le=8)
+
+
+class ExplainRequest(_Strict):
+    """Where in the picture the model sees each text: numbers, or with `format` "png" one map over the picture."""
+
+    image: str | PictureItem
+    texts: Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1, max_length=16)]
+    format: Literal["json", "png"] = "json"
+
+
+class SearchRequest(BaseModel):
+    """`query` in the library's language, pictures to be `like` or `not_like`, or both; or `similar_to` an id.
+
+    `where` is a filter. `sort` "date" shows the pictures of the page newest first.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    query: str | None = Field(default=None, max_length=10_000)
+    like: Pictures = []
+    not_like: Pictures = []
+    similar_to: Id | None = None
+    where: str | None = Field(default=None, max_length=10_000)
+    sort: Literal["score", "date"] = "score"
+    top: int = Field(default=20, ge=1, le=1000)
+    page: int = Field(default=1, ge=1, le=1000)
+    min_probability: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+def check_model(asked: str | None, name: str) -> None:
+    """Raises BadRequest for the name of a model other than the one that a route runs."""
+    if asked not in (None, name):
+        raise BadRequest(f"this route runs the model {name!r}", "model", status=404, code="model_not_found")
 
 
 def items_of(request: EmbeddingsRequest) -> list[tuple[Literal["text", "image"], str]]:
@@ -119,6 +179,11 @@ def one_of(item: Item, modality: Literal["text", "image"] = "text") -> tuple[Lit
     return ("text", item.text) if isinstance(item, TextItem) else (modality, item)
 
 
+def names_of(pictures: Sequence[str | PictureItem]) -> list[str]:
+    """What each picture is named by."""
+    return [one_of(item, "image")[1] for item in pictures]
+
+
 def _parts(chat: Chat) -> list[tuple[Literal["text", "image"], str]]:
     if isinstance(chat.content, str):
         return [("text", chat.content)]
@@ -131,16 +196,12 @@ def _parts(chat: Chat) -> list[tuple[Literal["text", "image"], str]]:
     return found
 
 
-def problem_of(kind: Literal["text", "image"], value: str) -> str | None:
-    """Why an item cannot be embedded, as far as can be told without decoding it."""
-    if kind == "image":
-        if is_data_uri(value):
-            return None
-        return f"a picture must be a data URI, got {clip(value)}; this service fetches no addresses and opens no paths"
-    if not value:
+def problem_of_text(text: str) -> str | None:
+    """Why a text cannot be embedded."""
+    if not text:
         return "the text is empty"
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         return "the text holds a lone surrogate, which is no character"
     return None

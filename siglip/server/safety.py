@@ -19,6 +19,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from siglip.errors import InputError
+from siglip.server.forms import as_json
 from siglip.server.metrics import Metrics
 
 LOG = logging.getLogger("siglip.server")
@@ -26,6 +27,7 @@ MAX_BODY_BYTES = 2**26
 MAX_BYTES_IN_FLIGHT = 2**29
 BODY_TIMEOUT_S = 30.0
 
+_FORM = "multipart/form-data"
 _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -33,10 +35,6 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-_ROUTES = {
-    "/v1/embeddings", "/v1/classify", "/v1/score", "/v1/rerank", "/v1/models", "/v1/search", "/livez", "/readyz",
-    "/metrics", "/openapi.json",
-}  # fmt: skip
 
 
 def read_keys(file: Path) -> tuple[str, ...]:
@@ -103,7 +101,8 @@ class Guard:
                 raise
             await request.refuse(_Refusal(500, f"internal error; the log tells more under {request.id}", "internal"))
         finally:
-            route = scope["path"] if scope["path"] in _ROUTES else "other"
+            # the pattern of the route, which FastAPI leaves here, and not what the client wrote
+            route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, str(request.status or 499)).inc()
             self._metrics.request_seconds.labels(route).observe(time.monotonic() - request.start)
 
@@ -117,11 +116,12 @@ class Guard:
             matches = [hmac.compare_digest(digest, known) for known in self._keys]
             if scheme.lower() != "bearer" or not any(matches):
                 raise _Refusal(401, "no valid key; send Authorization: Bearer KEY", "invalid_api_key")
-        # a page of another site can send a form without asking, but no JSON
-        if request.scope["method"] == "POST" and request.header(b"content-type").split(";")[0].strip().lower() != (
-            "application/json"
-        ):
-            raise _Refusal(415, "send JSON, with Content-Type: application/json", "content_type")
+        # a browser says which site a page that sends something is of, and another one has no business here
+        origin = request.header(b"origin")
+        if origin and origin.partition("://")[2].lower() != request.header(b"host").lower():
+            raise _Refusal(403, "pages of other sites may not use this service", "origin")
+        if request.scope["method"] == "POST" and request.media_type() not in ("application/json", _FORM):
+            raise _Refusal(415, f"send JSON as application/json, or files as {_FORM}", "content_type")
 
     def _is_ours(self, host: str) -> bool:
         name = host.lower()
@@ -148,9 +148,21 @@ class Guard:
         self._bytes_in_flight += room
         try:
             body = await request.body()
+            if request.media_type() == _FORM:
+                body = await _written_as_json(request, body)
             await self._app(request.scope, request.receive_body_of(body), request.send)
         finally:
             self._bytes_in_flight -= room
+
+
+async def _written_as_json(request: "_Request", form: bytes) -> bytes:
+    try:
+        body = await as_json(form, request.header(b"content-type"))
+    except ValueError as error:
+        raise _Refusal(400, str(error), "form") from error
+    kept = [(key, value) for key, value in request.scope["headers"] if key not in (b"content-type", b"content-length")]
+    request.scope["headers"] = [*kept, (b"content-type", b"application/json")]
+    return body
 
 
 class _Refusal(Exception):
@@ -173,6 +185,9 @@ class _Request:
 
     def header(self, name: bytes) -> str:
         return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
+
+    def media_type(self) -> str:
+        return self.header(b"content-type").split(";")[0].strip().lower()
 
     def announced_bytes(self) -> int:
         length = self.header(b"content-length")

@@ -15,6 +15,7 @@ import uvicorn
 
 from siglip import Embedder
 from siglip.server.app import Service
+from siglip.server.engine import Limits
 from tests.conftest import ROOT
 
 SAMPLES = ROOT / "samples"
@@ -45,7 +46,7 @@ class Running:
         connection.close()
         kind = response.headers.get("content-type", "")
         told = {name.lower(): value for name, value in response.headers.items()}
-        return response.status, json.loads(data) if "json" in kind else data.decode(), told
+        return response.status, json.loads(data) if "json" in kind else data.decode(errors="replace"), told
 
 
 def running(service: Service) -> Iterator[Running]:
@@ -72,4 +73,4 @@ def embedder() -> Embedder:
 
 @pytest.fixture(scope="session")
 def server(embedder: Embedder) -> Iterator[Running]:
-    yield from running(Service(embedder, "nano", decoders=2, max_waiting=64))
+    yield from running(Service(embedder, "nano", limits=Limits(max_waiting=64)))

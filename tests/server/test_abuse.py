@@ -24,6 +24,7 @@ from siglip import Embedder
 from siglip.cli.main import main
 from siglip.server import safety
 from siglip.server.app import Service
+from siglip.server.engine import Limits
 from tests.server.conftest import SAMPLES, Running, data_uri, running
 
 KEY = "0123456789abcdef-key"
@@ -34,8 +35,8 @@ CAT = {"input": [{"image": data_uri(SAMPLES / "cat.jpg")}]}
 def locked(embedder: Embedder) -> Iterator[Running]:
     """A service with keys, that takes on four items at most and gives them a tenth of a second."""
     service = Service(
-        embedder, "nano", keys=["other-key-0123456789", KEY], names=["Pictures.example.org"], decoders=1, max_waiting=4,
-        max_wait_s=0.1,
+        embedder, "nano", keys=["other-key-0123456789", KEY], names=["Pictures.example.org"],
+        limits=Limits(decoders=1, max_waiting=4, max_wait_s=0.1),
     )  # fmt: skip
     yield from running(service)
 
@@ -73,7 +74,10 @@ def test_a_form_of_another_site_is_refused_and_every_answer_carries_the_headers(
         assert told["content-security-policy"].startswith("default-src 'none'")
         assert told["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in told and "server" not in told
-    assert server.ask("/v1/embeddings", method="OPTIONS", Origin="http://evil.example.org")[0] == 405
+    assert server.ask("/v1/embeddings", method="OPTIONS", Origin="http://evil.example.org")[0] == 403
+    for origin in ("http://evil.example.org", "null", f"http://127.0.0.1:{server.port + 1}"):
+        assert server.ask("/v1/embeddings", {"input": "a"}, Origin=origin)[0] == 403
+    assert server.ask("/v1/embeddings", {"input": "a"}, Origin=f"http://127.0.0.1:{server.port}")[0] == 200
 
 
 def test_a_public_address_needs_keys_or_a_word(
@@ -215,13 +219,13 @@ def test_a_picture_within_the_pixel_limit_that_takes_too_much_memory_costs_only_
     from siglip.server.decoding import Decoders
 
     settings = embedder.processor.image_processor.settings
-    decoders = Decoders(settings, count=1, memory_bytes=40 * 2**20)
+    decoders = Decoders({"image": settings}, count=1, memory_bytes=40 * 2**20)
     stream = io.BytesIO()
     Image.new("RGB", (6000, 6000)).save(stream, "PNG")
     with pytest.raises(UnreadableImage, match="memory"):
-        decoders._decode(data_uri(stream.getvalue()))
+        decoders.decode(data_uri(stream.getvalue()), "image")
     expected = embedder.processor.image_processor.pixels(SAMPLES / "cat.jpg")
-    np.testing.assert_array_equal(decoders._decode(data_uri(SAMPLES / "cat.jpg")), expected)
+    np.testing.assert_array_equal(decoders.decode(data_uri(SAMPLES / "cat.jpg"), "image"), expected)
     decoders.close()
 
 

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from siglip import Embedder, Library
 from siglip.cli.main import main
+from siglip.search.explain import heat_maps
 from siglip.server.app import Service
-from tests.server.conftest import SAMPLES, Running, running
+from siglip.server.engine import Limits
+from tests.server.conftest import SAMPLES, Running, data_uri, running
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +25,7 @@ def library(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def finder(embedder: Embedder, library: Library) -> Iterator[Running]:
-    yield from running(Service(embedder, "nano", library=library, decoders=1))
+    yield from running(Service(embedder, "nano", library=library, limits=Limits(decoders=1)))
 
 
 def test_words_filters_and_pages_find_what_the_library_finds(finder: Running, library: Library) -> None:
@@ -32,6 +36,76 @@ def test_words_filters_and_pages_find_what_the_library_finds(finder: Running, li
         found = [(hit["id"], hit["rank"], hit["paths"]) for hit in answer["data"]]
         assert found == [(hit.digest, hit.rank, list(hit.paths)) for hit in expected]
         assert [hit["score"] for hit in answer["data"]] == pytest.approx([hit.score for hit in expected])
+        assert all((hit["confidence"] is None) == (other.confidence is None)
+                   for hit, other in zip(answer["data"], expected, strict=True))  # fmt: skip
+
+
+def test_a_picture_is_searched_by_whether_it_is_sent_or_named_by_its_id(finder: Running, library: Library) -> None:
+    expected = library.search("a penguin", like=[SAMPLES / "cat.jpg"], not_like=[SAMPLES / "pig.png"], top=5)
+    digests = {hit.path: hit.digest for hit in library.search("a", top=100)}
+    cat, pig = (digests[str(SAMPLES / name)] for name in ("cat.jpg", "pig.png"))
+    for like, not_like in (([data_uri(SAMPLES / "cat.jpg")], {"image": data_uri(SAMPLES / "pig.png")}),
+                           (f"id:{cat}", [f"id:{pig}"])):  # fmt: skip
+        body = {"query": "a penguin", "like": like, "not_like": not_like, "top": 5}
+        status, answer, _ = finder.ask("/v1/search", body)
+        assert status == 200 and [hit["id"] for hit in answer["data"]] == [hit.digest for hit in expected]
+    for nothing in ("id:" + "0" * 64, "id:../..", "id:", "/etc/passwd", "http://127.0.0.1/a.png"):
+        status, answer, _ = finder.ask("/v1/search", {"like": [nothing]})
+        assert status == 400 and answer["error"]["param"] == "like.0"
+
+
+def test_a_picture_is_found_by_its_id_when_its_disk_is_not_there(embedder: Embedder, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("cat.jpg", "pig.png"):
+        (tmp_path / "pictures" / name).write_bytes((SAMPLES / name).read_bytes())
+    with Library.open(tmp_path / "library", model=embedder) as library:
+        library.index([tmp_path / "pictures"])
+        digests = {Path(hit.path).name: hit.digest for hit in library.search("a")}
+        (tmp_path / "pictures").rename(tmp_path / "away")
+        for running_now in running(Service(embedder, "nano", library=library, limits=Limits(decoders=1))):
+            _, answer, _ = running_now.ask("/v1/search", {"similar_to": digests["cat.jpg"]})
+            assert [hit["id"] for hit in answer["data"]] == [digests["pig.png"]]
+            assert running_now.ask(f"/v1/thumbnails/{digests['cat.jpg']}")[0] == 200
+            assert running_now.ask("/v1/search", {"like": [f"id:{digests['cat.jpg']}"]})[0] == 400
+
+
+def test_copies_are_found_anew_when_the_library_has_changed(embedder: Embedder, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "cat.jpg").write_bytes((SAMPLES / "cat.jpg").read_bytes())
+    with Library.open(tmp_path / "library", model=embedder) as library:
+        library.index([pictures])
+        for finder in running(Service(embedder, "nano", library=library, limits=Limits(decoders=1))):
+            assert finder.ask("/v1/duplicates")[1]["total"] == 0
+            (pictures / "copy.jpg").write_bytes((SAMPLES / "cat.jpg").read_bytes())
+            with Image.open(SAMPLES / "cat.jpg") as picture:
+                picture.save(pictures / "again.png")
+            library.index([pictures])
+            for exact, count in (("true", 2), ("false", 3)):
+                _, answer, _ = finder.ask(f"/v1/duplicates?exact={exact}")
+                (group,) = answer["data"]
+                assert answer["total"] == 1 and len(group["copies"]) == count and group["exact"] == (count == 2)
+            _, answer, _ = finder.ask("/v1/library")
+            assert (answer["pictures"], answer["files"], answer["roots"]) == (2, 3, [str(pictures)])
+            assert answer["fingerprint"] == embedder.fingerprint and "folder" not in answer
+            assert finder.ask("/v1/duplicates?top=0")[0] == 400
+
+
+def test_heat_of_a_picture_of_the_library_is_that_of_the_function(finder: Running, library: Library) -> None:
+    digests = {hit.path: hit.digest for hit in library.search("a", top=100)}
+    digest = digests[str(SAMPLES / "cat.jpg")]
+    with Image.open(SAMPLES / "cat.jpg") as picture:
+        assert max(picture.size) <= 1600
+        expected = heat_maps(library.embedder(), picture.convert("RGB"), ["a cat", "a wall"])
+    for image in (f"id:{digest}", data_uri(SAMPLES / "cat.jpg")):
+        status, answer, _ = finder.ask("/v1/explain", {"image": image, "texts": ["a cat", "a wall"]})
+        assert status == 200 and [heat["text"] for heat in answer["data"]] == ["a cat", "a wall"]
+        np.testing.assert_allclose([heat["heat"] for heat in answer["data"]], expected, atol=1e-5)
+    status, answer, told = finder.ask("/v1/explain", {"image": f"id:{digest}", "texts": "a cat", "format": "png"})
+    assert status == 200 and told["content-type"] == "image/png"
+    for body in ({"image": "id:00", "texts": ["a"]}, {"image": data_uri(b"x"), "texts": ["a"]},
+                 {"image": f"id:{digest}", "texts": ["a", "b"], "format": "png"}):  # fmt: skip
+        assert finder.ask("/v1/explain", body)[0] == 400
 
 
 def test_similar_pictures_and_thumbnails_are_asked_for_by_id(finder: Running, library: Library) -> None:

@@ -1,0 +1,115 @@
+"""Items of many requests at once -> their outcomes, in batches, one batch at a time. What waits is bounded."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from siglip.server.metrics import Metrics
+
+Item = TypeVar("Item")
+
+
+class Refused(Exception):
+    """Work that is not taken on: `status` 413 if it can never fit, 429 if it may later, 503 if it waited too long."""
+
+    def __init__(self, status: int, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Item]):
+    item: Item
+    future: asyncio.Future[Any]
+    since: float
+
+
+class Batches(Generic[Item]):
+    """The queue before one tower.
+
+    `compute` runs in `device`, which takes one batch at a time; it gives an outcome for each item, which may be an
+    error of that item alone.
+    """
+
+    def __init__(
+        self,
+        tower: str,
+        compute: Callable[[list[Item]], Iterable[Any]],
+        device: Executor,
+        metrics: Metrics,
+        *,
+        batch_size: int,
+        max_waiting: int,
+        max_wait_s: float,
+    ) -> None:
+        self._tower, self._compute, self._device, self._metrics = tower, compute, device, metrics
+        self._batch_size, self._max_waiting, self._max_wait_s = batch_size, max_waiting, max_wait_s
+        self._queue: deque[_Waiting[Item]] = deque()
+        self._claimed = 0
+        self._running: asyncio.Task[None] | None = None
+
+    def claim(self, count: int) -> None:
+        """Reserve room for items that will come; `release` gives it back. Raises Refused."""
+        if count > self._max_waiting:
+            message = f"{count} items are more than the {self._max_waiting} this service holds; send fewer at a time"
+            raise Refused(413, message, reason="too_large")
+        if self._claimed + count > self._max_waiting:
+            raise Refused(429, "too many items are waiting; try again in a second", reason="queue_full")
+        self._claimed += count
+        self._metrics.queue_length.labels(self._tower).set(self._claimed)
+
+    def release(self, count: int) -> None:
+        """Give back what was claimed."""
+        self._claimed -= count
+        self._metrics.queue_length.labels(self._tower).set(self._claimed)
+
+    async def outcome(self, item: Item) -> Any:
+        """What is computed for one item. Cancelling it takes the item out of the queue. Raises Refused."""
+        waiting = _Waiting(item, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._queue.append(waiting)
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return await waiting.future
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := self._next():
+            start = time.monotonic()
+            for waiting in batch:
+                self._metrics.wait_seconds.labels(self._tower).observe(start - waiting.since)
+            try:
+                outcomes = await loop.run_in_executor(self._device, self._compute, [waiting.item for waiting in batch])
+            except Exception as error:
+                for waiting in batch:
+                    _settle(waiting.future, error)
+                continue
+            self._metrics.tower_seconds.labels(self._tower).observe(time.monotonic() - start)
+            self._metrics.batch_size.labels(self._tower).observe(len(batch))
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                _settle(waiting.future, outcome)
+
+    def _next(self) -> list[_Waiting[Item]]:
+        batch: list[_Waiting[Item]] = []
+        while self._queue and len(batch) < self._batch_size:
+            waiting = self._queue.popleft()
+            if waiting.future.done():  # its client is gone
+                continue
+            if time.monotonic() - waiting.since > self._max_wait_s:
+                message = f"the queue took more than {self._max_wait_s:g} seconds; try again later"
+                _settle(waiting.future, Refused(503, message, reason="queue_time"))
+                continue
+            batch.append(waiting)
+        return batch
+
+
+def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -4,10 +4,10 @@ Pictures are decoded in threads while the decoder writes, a bounded number ahead
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -87,11 +87,12 @@ class Captioner:
         return cls(model, PaliGemmaProcessor.from_pretrained(source, **hub), batch_size=batch_size)
 
     def write(
-        self, items: Iterable[ImageInput], prompt: str, **options: Unpack[GenerateOptions]
+        self, items: Iterable[ImageInput], prompt: str | Iterator[str], **options: Unpack[GenerateOptions]
     ) -> Generator[Text | Failure, None, None]:
         """A text for each picture, or a Failure in its place, in order; `items` need not end.
 
-        Raises InputError for an empty prompt, one longer than the context, or strange options.
+        An iterator of prompts gives that of each picture, after the picture was taken; one that is empty or too long
+        makes its picture a Failure. Raises InputError for one prompt of that kind, or strange options.
         """
         processor = self.processor
         choice = Choice(eos=processor.eos_token_id, pad=processor.pad_token_id, **options)
@@ -101,7 +102,7 @@ class Captioner:
             chances: list[float] = written.log_probability.exp().tolist()
             return list(zip(processor.batch_decode(written.tokens.cpu()), chances, strict=True))
 
-        stream = self._stream(items, _checked(prompt), texts)
+        stream = self._stream(items, prompt, choice.max_new_tokens, texts)
         return (item if isinstance(item, Failure) else Text(item[0], *item[1]) for item in stream)
 
     def score(
@@ -119,40 +120,71 @@ class Captioner:
         def scores(prompted: Prompt) -> list[np.ndarray]:
             return list(score(self.model.language_model, prompted, ids, eos=eos).cpu().numpy())
 
-        stream = self._stream(items, _checked(prompt), scores)
+        stream = self._stream(items, prompt, max(map(len, ids)) + 1, scores)
         return (item if isinstance(item, Failure) else Scores(*item) for item in stream)
 
     def _stream(
-        self, items: Iterable[ImageInput], prompt: str, finish: Callable[[Prompt], list[_Outcome]]
+        self,
+        items: Iterable[ImageInput],
+        prompt: str | Iterator[str],
+        room: int,
+        finish: Callable[[Prompt], list[_Outcome]],
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
-        source = enumerate(items)
+        if isinstance(prompt, str) and (wrong := self._fault_of(prompt, room)):
+            raise InputError(wrong)
+        prompts = repeat(prompt) if isinstance(prompt, str) else prompt
+        return self._decoded(enumerate(zip(items, prompts, strict=False)), room, finish)
+
+    def _decoded(
+        self,
+        source: Iterator[tuple[int, tuple[ImageInput, str]]],
+        room: int,
+        finish: Callable[[Prompt], list[_Outcome]],
+    ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
         with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="siglip-decode") as pool:
-            waiting = [pool.submit(self._decode, *item) for item in islice(source, self.batch_size)]
+            waiting = [pool.submit(self._decode, *item, room) for item in islice(source, self.batch_size)]
             while waiting:
                 decoded = [future.result() for future in waiting]
-                waiting = [pool.submit(self._decode, *item) for item in islice(source, self.batch_size)]
-                good = [item[1] for item in decoded if not isinstance(item, Failure)]
-                outcomes = iter(self._finished(good, prompt, finish) if good else ())
+                waiting = [pool.submit(self._decode, *item, room) for item in islice(source, self.batch_size)]
+                good = [item for item in decoded if not isinstance(item, Failure)]
+                outcomes = iter(self._finished(good, finish) if good else ())
                 for item in decoded:
-                    yield item if isinstance(item, Failure) else (item[0], next(outcomes))
+                    yield item if isinstance(item, Failure) else (item.index, next(outcomes))
 
-    def _decode(self, index: int, item: ImageInput) -> tuple[int, np.ndarray] | Failure:
+    def _decode(self, index: int, item: tuple[ImageInput, str], room: int) -> "_Decoded | Failure":
+        picture, prompt = item
         try:
-            return index, self.processor.image_processor.pixels(fetched(item))
+            if wrong := self._fault_of(prompt, room):
+                return Failure(image_name(picture, index), wrong, index)
+            return _Decoded(index, self.processor.image_processor.pixels(fetched(picture)), prompt)
         except UnreadableImage as error:
-            return Failure(image_name(item, index), error.reason, index)
+            return Failure(image_name(picture, index), error.reason, index)
+
+    def _fault_of(self, prompt: str, room: int) -> str:
+        """What is wrong with a prompt before so many new tokens; empty if nothing is."""
+        if not prompt.strip():
+            return 'the prompt is empty; ask for something, such as "caption en" or "answer en what is this?"'
+        context = self.model.config.text_config.max_position_embeddings
+        # BOS and the separator are around it
+        tokens = self.processor.num_patches + len(self.processor.encode(prompt)) + 2
+        if tokens + room <= context:
+            return ""
+        return (
+            f"picture and prompt are {tokens} tokens and the new text up to {room}, and this decoder reads {context}; "
+            "shorten the prompt, or ask for fewer new tokens"
+        )
 
     @torch.inference_mode()
-    def _finished(
-        self, pictures: list[np.ndarray], prompt: str, finish: Callable[[Prompt], list[_Outcome]]
-    ) -> list[_Outcome]:
+    def _finished(self, decoded: "list[_Decoded]", finish: Callable[[Prompt], list[_Outcome]]) -> list[_Outcome]:
         device = self.model.device
-        pixels: Tensor = self.processor.image_processor.normalize(torch.from_numpy(np.stack(pictures)).to(device))
-        inputs: Any = self.processor.join([prompt] * len(pictures)).to(device)
+        pictures = torch.from_numpy(np.stack([item.pixels for item in decoded])).to(device)
+        pixels: Tensor = self.processor.image_processor.normalize(pictures)
+        inputs: Any = self.processor.join([item.prompt for item in decoded]).to(device)
         return finish(self.model.prompt(inputs["input_ids"], pixels, inputs["attention_mask"]))
 
 
-def _checked(prompt: str) -> str:
-    if not prompt.strip():
-        raise InputError('the prompt is empty; ask for something, such as "caption en" or "answer en what is this?"')
-    return prompt
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoded:
+    index: int
+    pixels: np.ndarray
+    prompt: str

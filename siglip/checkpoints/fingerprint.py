@@ -17,10 +17,10 @@ from siglip.config import SiglipTextConfig, SiglipVisionConfig
 from siglip.files import cache_folder, write_text
 from siglip.model import kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, StrPath
-from siglip.processing import SiglipProcessor
+from siglip.processing import PaliGemmaProcessor, SiglipProcessor
 
 
-def fingerprint(model: PretrainedModel, processor: SiglipProcessor | None = None) -> str:
+def fingerprint(model: PretrainedModel, processor: SiglipProcessor | PaliGemmaProcessor | None = None) -> str:
     """Hexadecimal SHA-256 over weights, configuration and preparation.
 
     Equal for equal numbers, whatever layout and dtype they are stored in; a model rounded to half precision is another

@@ -6,12 +6,18 @@ zero-shot     name the class of each picture, by its name put into prompts:
               top-1 and top-5 accuracy
 linear-probe  train one layer on the vectors of the pictures of --train
 k-shot        the same with K of them a class, mean over three draws
+captioning    write a caption, and compare it with those of people: CIDEr-D,
+              BLEU, ROUGE-L; with --clip-score also with the picture
+vqa           answer questions: VQA accuracy, exact match
+
+The last two need a PaliGemma, which writes; it is run in float32 unless --dtype
+says otherwise.
 
 SRC is a folder of pictures with captions beside them (a.jpg and a.txt), a
 folder with one folder of pictures for each class, a table (.csv, .tsv, .jsonl,
-.parquet), shards (.tar), or a folder that `datasets` saved; see
-docs/evaluation.md. With --out also a page to read, with the pictures of the
-worst mistakes, and all numbers as JSON.
+.parquet), shards (.tar), a folder that `datasets` saved, COCO's captions or
+VQAv2's questions (.json); see docs/evaluation.md. With --out also a page to
+read, with the pictures of the worst mistakes, and all numbers as JSON.
 
 for example:
   siglip evaluate nano --task retrieval --data samples
@@ -20,9 +26,11 @@ for example:
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output
 from siglip.errors import DataError, Failure
@@ -35,8 +43,10 @@ if TYPE_CHECKING:
     from siglip.embedder import Embedder
     from siglip.evaluation import Pictures, Result
     from siglip.evaluation.report import Evaluation
+    from siglip.evaluation.result import Setting
 
-_TASKS = ("retrieval", "zero-shot", "linear-probe", "k-shot")
+_WRITING = ("captioning", "vqa")
+_TASKS = ("retrieval", "zero-shot", "linear-probe", "k-shot", *_WRITING)
 # option -> the tasks that have it
 BELONGS: Mapping[str, Sequence[str]] = {
     "all_captions": ["retrieval"],
@@ -44,6 +54,10 @@ BELONGS: Mapping[str, Sequence[str]] = {
     "templates": ["zero-shot"],
     "train": ["linear-probe", "k-shot"],
     "shots": ["k-shot"],
+    "prompt": ["captioning"],
+    "clip_score": ["captioning"],
+    "beams": _WRITING,
+    "max_tokens": _WRITING,
 }
 
 
@@ -71,6 +85,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shots", type=inputs.positive, metavar="K", help="k-shot: pictures a class to learn from (default: 10)"
     )
+    parser.add_argument(
+        "--prompt", type=inputs.text, help="captioning: where the data give no prefix (default: 'caption en')"
+    )
+    parser.add_argument(
+        "--clip-score",
+        metavar="SIGLIP",
+        help="captioning: also compare captions and pictures by this model, such as nano",
+    )
+    parser.add_argument(
+        "--beams", type=inputs.positive, metavar="N", help="captioning and vqa: search with N beams (default: 1)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=inputs.positive, metavar="N", help="captioning and vqa: longest text (default: 32 tokens)"
+    )
     inputs.add_column_argument(parser)
     output.add_form_arguments(parser)
     inputs.add_model_arguments(parser, named=True)
@@ -87,7 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = [_numbers(source, classes) for source in sources]
     judged: list[Judged] = []
     broken: list[Failure] = []
+    more: dict[str, str] = {}
     for model in arguments.models:
+        if arguments.task in _WRITING:
+            found, broken, fingerprint, written = _judge_writing(arguments, model, sources[0])
+            more[f"{arguments.task}_{_slug(model)}_results.json"] = output.as_json(written)
+            judged.append(Judged(model, fingerprint, found))
+            continue
         embedder = inputs.load_embedder(arguments, model)
         pictures = [_embed(embedder, *pair) for pair in zip(sources, numbers, strict=True)]
         broken = [item for some in pictures for item in some.broken]  # the same for every model
@@ -98,8 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     evaluation = Evaluation(data=facts[0], train=facts[1] if facts[1:] else None, judged=judged, broken=broken)
     if arguments.out is not None:
-        write_report(evaluation, sources[0], arguments.out)
-        output.say(f"wrote {arguments.out / 'report.html'} and {arguments.out / 'results.json'}")
+        write_report(evaluation, sources[0], arguments.out, more)
+        output.say(f"wrote {', '.join(str(arguments.out / name) for name in ('report.html', 'results.json', *more))}")
     _print(output.form_of(arguments), evaluation)
     return output.report_failures(broken, sum(map(len, sources)))
 
@@ -112,7 +146,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise inputs.UsageError(f"{word} is for --task {' or '.join(tasks)}, not for {arguments.task}")
     if arguments.train is None and arguments.task in BELONGS["train"]:
         raise inputs.UsageError(f"{arguments.task} learns from labelled pictures; name them with --train")
-    for model in arguments.models:
+    for model in (*arguments.models, *([arguments.clip_score] if arguments.clip_score else [])):
         check_model_name(model)
 
 
@@ -149,7 +183,7 @@ def _open(arguments: argparse.Namespace, named: list[str]) -> "tuple[list[Source
     from siglip.data import open_source
 
     columns = inputs.columns(arguments)
-    if arguments.task == "retrieval":
+    if arguments.task in ("retrieval", *_WRITING):
         return [open_source(arguments.data, columns=columns)], []
     naming = open_source(arguments.train or arguments.data, columns=columns, label_names=named)
     classes = named or [name.replace("_", " ") for name in naming.label_names]
@@ -205,20 +239,52 @@ def _judge(
     return k_shot(learned, tested, classes, shots=arguments.shots or 10)
 
 
+def _judge_writing(
+    arguments: argparse.Namespace, model: str, source: "Source"
+) -> "tuple[Result, list[Failure], str, list[dict[str, Any]]]":
+    """The result, what could not be used, the model's fingerprint, and what it wrote in the shape of the challenges."""
+    from siglip.captioner import Captioner
+    from siglip.checkpoints import fingerprint
+    from siglip.evaluation import evaluate_answers, evaluate_captions, official_results, write_texts
+
+    dtype = "float32" if arguments.dtype == "auto" else arguments.dtype
+    captioner = Captioner.from_pretrained(model, device=arguments.device, dtype=dtype, batch_size=arguments.batch_size)
+    embedder = inputs.load_embedder(arguments, arguments.clip_score) if arguments.clip_score else None
+    choice = {"num_beams": arguments.beams or 1, "max_new_tokens": arguments.max_tokens or 32}
+    prompt = arguments.prompt or "caption en"
+    with output.progress(len(source), "picture") as done:
+        texts = write_texts(captioner, source, prompt=prompt, progress=done, **choice)
+    settings: dict[str, Setting] = {"dtype": dtype, **choice}
+    if arguments.task == "vqa":
+        result = evaluate_answers(texts)
+    else:
+        result = evaluate_captions(texts, source, embedder)
+        settings |= {"prompts": sorted({item.prompt for item in texts.written})}
+    if embedder is not None:
+        settings |= {"clip_score": f"{arguments.clip_score}, {embedder.fingerprint}"}
+    result = replace(result, settings=settings)
+    name = fingerprint(captioner.model, captioner.processor)
+    return result, list(texts.broken), name, official_results(arguments.task, texts)
+
+
+def _slug(model: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-")
+
+
 def _print(form: output.Form, evaluation: "Evaluation") -> None:
     """A row for each number and count, a column for each model; or the record of results.json."""
-    from siglip.evaluation.report import as_record
+    from siglip.evaluation.report import BEYOND_ONE, as_record
 
     if form in ("json", "jsonl"):
         output.print_record(form, as_record(evaluation))
         return
     results = [result for _, _, result in evaluation.judged]
 
-    def cell(share: float) -> output.Cell:
-        return f"{100 * share:.1f} %" if form == "table" else share
+    def cell(name: str, value: float) -> output.Cell:
+        return f"{100 * value:.1f}{'' if name in BEYOND_ONE else ' %'}" if form == "table" else value
 
     rows: list[Sequence[output.Cell]] = []
-    rows += [[name, *(cell(result.numbers[name]) for result in results)] for name in results[0].numbers]
+    rows += [[name, *(cell(name, result.numbers[name]) for result in results)] for name in results[0].numbers]
     rows += [[name, *(result.counts[name] for result in results)] for name in results[0].counts]
     columns = [
         output.Column(name, [row[place] for row in rows], right=place > 0)

@@ -45,7 +45,8 @@ def open_source(
       needs the `shards.json` that `pack` writes.
     - A .csv, .tsv, .jsonl, .json or .parquet file, or a folder with metadata.csv or metadata.jsonl; picture paths count
       from its folder, and `columns` names its columns where they cannot be told. `file.json#val` takes the rows whose
-      column "split" is val, `#train+restval` those of two. Among .json files are COCO's captions and Karpathy's split.
+      column "split" is val, `#train+restval` those of two. Among .json files are COCO's captions, Karpathy's split, and
+      VQAv2's questions with the file of answers beside them; "question" and "answers" may also be columns.
     - A folder of pictures with captions beside them (a.jpg and a.txt or a.json), else with one folder for each class.
     - A `datasets.Dataset`, or the folder that its `save_to_disk` wrote.
 

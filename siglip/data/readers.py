@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 IMAGE_NAMES = (
     *("image", "image_path", "filepath", "file_path", "file_name", "filename", "image_name", "path", "file", "img"),
 )
-CAPTION_NAMES = ("captions", "caption", "text", "title", "txt", "sentences", "comment")
+CAPTION_NAMES = ("captions", "caption", "text", "title", "txt", "sentences", "comment", "suffix")
 LABEL_NAMES = ("label", "class", "labels", "fine_label")
 
 _KNOWN = frozenset((*IMAGE_NAMES, *CAPTION_NAMES, *LABEL_NAMES))
@@ -50,6 +50,8 @@ def column_of(rows: list[Row] | ArrowRows, name: str | None) -> list[Any]:
 def read_table(path: Path, part: str | None) -> list[Row] | ArrowRows:
     """The rows of a file whose suffix is in TABLE_SUFFIXES; with `part`, those whose column "split" says so."""
     rows = _READERS[path.suffix.lower()](path)
+    if isinstance(rows, list):
+        rows = [_asked(row) if "question" in row and {"answers", "answer"} & row.keys() else row for row in rows]
     splits = [str(value) for value in column_of(rows, "split") if value is not None]
     names = list(dict.fromkeys(splits))
     if part is None:
@@ -61,6 +63,21 @@ def read_table(path: Path, part: str | None) -> list[Row] | ArrowRows:
         there = f"has {', '.join(names)}" if names else "has no column 'split'"
         raise DataError(f"{path} has no part {missing[0]!r}: it {there}; write {path.name}#PART with one of its parts")
     return [rows[index] for index in range(len(rows)) if str(rows[index].get("split")) in wanted]
+
+
+def _asked(row: Row) -> Row:
+    """A row with a question and "answers" (one or several, texts or objects with one), as prefix, captions and answers.
+
+    The prefix is what PaliGemma was taught for questions; "answers" keep what each person said, also repeated.
+    """
+    given = row.get("answers", row.get("answer"))
+    listed = given if isinstance(given, list) else [given]
+    answers = [item.get("answer") if isinstance(item, dict) else item for item in listed]
+    texts = [item for item in answers if isinstance(item, str) and item.strip()]
+    question = row["question"]
+    prefix = f"answer en {question.strip()}" if isinstance(question, str) and question.strip() else ""
+    usual = [text for text, _ in Counter(texts).most_common()]
+    return {"prefix": prefix, **row, "captions": usual, "answers": texts}
 
 
 # ---- separated values
@@ -141,7 +158,10 @@ def _read_jsonl(path: Path) -> list[Row]:
 
 
 def _read_json(path: Path) -> list[Row]:
-    """A list of objects, alone or under one key; captions by picture; COCO's captions; Karpathy's split of them."""
+    """A list of objects, alone or under one key; captions by picture; COCO's captions; Karpathy's split of them; VQAv2.
+
+    Of VQAv2 it is the file of questions, with that of answers beside it.
+    """
     try:
         content: Any = json.loads(_text(path))
     except ValueError as error:
@@ -150,6 +170,8 @@ def _read_json(path: Path) -> list[Row]:
         raise DataError(f"{path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
         images = content.get("images")
+        if _are_objects(content.get("questions")):
+            return _vqa(path, content)
         if _are_objects(images) and "annotations" in content:
             return _coco(path, images, content["annotations"])
         if _are_objects(images) and all("sentences" in image for image in images):
@@ -198,6 +220,33 @@ def _karpathy(path: Path, images: list[dict[str, Any]]) -> list[Row]:
             "split": image.get("split"),
         }
         for name, image in zip(names, images, strict=True)
+    ]
+
+
+def _vqa(path: Path, content: dict[str, Any]) -> list[Row]:
+    """The questions of VQAv2 with the answers of the file beside it, and the picture names of COCO."""
+    beside = path.with_name(path.name.replace("OpenEnded_", "").replace("questions", "annotations"))
+    if beside == path or not beside.exists():
+        raise DataError(f"{path} holds questions; the answers to them are expected beside it, in {beside.name}")
+    answers = json.loads(_text(beside)).get("annotations")
+    if not _are_objects(answers) or not all("question_id" in item for item in answers):
+        raise DataError(
+            f"{beside} has no annotations with a question_id each; get the file that belongs to {path.name}"
+        )
+    said = {item["question_id"]: item for item in answers}
+    part = content.get("data_subtype", "")
+    questions: list[dict[str, Any]] = content["questions"]
+    names = [f"COCO_{part}_{item.get('image_id'):>012}.jpg" for item in questions]
+    place = _place(path, names, [part])
+    kept = ("question", "question_id", "image_id")
+    return [
+        {
+            "image": f"{place}{name}",
+            **{key: item.get(key) for key in kept},
+            "answers": said.get(item.get("question_id"), {}).get("answers"),
+            "answer_type": said.get(item.get("question_id"), {}).get("answer_type"),
+        }
+        for name, item in zip(names, questions, strict=True)
     ]
 
 

@@ -95,7 +95,11 @@ class TableSource:
             captions=usable_captions(name, self._captions(row, name, label)),
             label=label,
             concept=concept if isinstance(concept, str) else None,
-            facts={key: row[key] for key in row if key not in used and isinstance(row[key], str | int | float)},
+            facts={
+                key: row[key]
+                for key in row
+                if key not in used and (isinstance(row[key], str | int | float) or key == "answers")
+            },
         )
 
     def order(self, seed: int, epoch: int) -> Order:
@@ -220,13 +224,17 @@ def _names(rows: list[Row] | ArrowRows) -> list[str]:
 
 
 def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
-    """Tables with one caption a row name a picture several times: its first row takes the captions of all."""
+    """Tables with one caption a row name a picture several times: its first row takes the captions of all.
+
+    Rows that ask different things of a picture, in a column "prefix" or with questions and answers, stay apart.
+    """
     joined: dict[Any, dict[str, Any]] = {}
     for number, row in enumerate(rows):
         given = row.get(caption)
         captions = given if isinstance(given, list) else [given]
         picture = row.get(image)
-        first = joined.setdefault(picture if isinstance(picture, str) else number, {**row, caption: []})
+        key = (picture, row.get("prefix")) if isinstance(picture, str) and "answers" not in row else number
+        first = joined.setdefault(key, {**row, caption: []})
         first[caption] = [*first[caption], *captions]
     return list(joined.values())
 

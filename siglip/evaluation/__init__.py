@@ -7,6 +7,7 @@ from siglip.evaluation.pictures import Pictures, embed_source
 from siglip.evaluation.probe import k_shot, linear_probe
 from siglip.evaluation.result import Answer, ClassResult, Mistake, Result
 from siglip.evaluation.retrieval import evaluate_retrieval
+from siglip.evaluation.texts import Texts, Written, evaluate_answers, evaluate_captions, official_results, write_texts
 from siglip.evaluation.zero_shot import benchmark_classes, benchmark_templates, evaluate_zero_shot
 
 __all__ = [
@@ -16,17 +17,23 @@ __all__ = [
     "Mistake",
     "Pictures",
     "Result",
+    "Texts",
+    "Written",
     "benchmark_classes",
     "benchmark_templates",
     "embed_source",
+    "evaluate_answers",
+    "evaluate_captions",
     "evaluate_retrieval",
     "evaluate_zero_shot",
     "k_shot",
     "linear_probe",
     "match_labels",
     "normalise_answer",
+    "official_results",
     "ptb_tokens",
     "score_captions",
     "score_tokens",
     "vqa_accuracy",
+    "write_texts",
 ]

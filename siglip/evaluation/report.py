@@ -6,7 +6,7 @@ The page shows the numbers, every class, and the worst mistakes with their pictu
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ _TITLES = {
     "retrieval": ("Retrieval", "Find the text of each picture, and the picture of each text, among all of them."),
     "zero-shot": ("Zero-shot classification", "Name the class of each picture by prompts alone, without training."),
     "linear-probe": ("Linear probe", "One linear layer on frozen picture vectors, trained with all labels."),
+    "captioning": ("Captions", "Say in words what is in each picture, and compare it with what people wrote."),
+    "vqa": ("Answers", "Answer a question about each picture, and compare it with what people answered."),
     "k-shot": ("Few-shot classification", "One linear layer on frozen picture vectors, trained with a few labels."),
 }
 _NAMES = {
@@ -37,10 +39,23 @@ _NAMES = {
     "text_to_image/recall@1": "a text's picture is found first",
     "text_to_image/recall@5": "... among the first 5",
     "text_to_image/recall@10": "... among the first 10",
+    "cider": "CIDEr-D, times 100: words shared with people's captions, rare ones counting more",
+    "bleu-1": "BLEU-1: words that people used too",
+    "bleu-2": "... pairs of words (BLEU-2)",
+    "bleu-3": "... three in a row (BLEU-3)",
+    "bleu-4": "... four in a row (BLEU-4)",
+    "rouge-l": "ROUGE-L: longest common sequence of words",
+    "exact": "equal to what was expected",
+    "clip_score": "CLIPScore, times 100: picture and caption compared by a SigLIP model",
+    "vqa_accuracy": "VQA accuracy: agreement with several people",
     "top1": "the right class comes first",
     "top5": "... among the first 5",
     "mean_per_class": "the right class comes first, mean over classes",
 }
+
+
+# these are no shares, and are shown times 100 without a per cent sign, as in papers
+BEYOND_ONE = ("cider", "clip_score")
 
 
 class DataFacts(NamedTuple):
@@ -88,11 +103,15 @@ def as_record(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_report(evaluation: Evaluation, source: Source, folder: str | Path) -> None:
-    """Write results.json and report.html into `folder`, both or none; the pictures of mistakes come from `source`."""
+def write_report(
+    evaluation: Evaluation, source: Source, folder: str | Path, more: Mapping[str, str] | None = None
+) -> None:
+    """Write results.json, report.html and `more` files into `folder`, all or none; pictures come from `source`."""
     page = report_page(evaluation, source)
     with replacing_together(folder) as staging:
         (staging / "results.json").write_text(json.dumps(as_record(evaluation), indent=2) + "\n", encoding="utf-8")
+        for name, text in (more or {}).items():
+            (staging / name).write_text(text, encoding="utf-8")
         (staging / "report.html").write_bytes(page.encode("utf-8", "replace"))
 
 
@@ -100,7 +119,7 @@ def report_page(evaluation: Evaluation, source: Source) -> str:
     """The whole page: report.html of this folder, filled in."""
     title, sense = _TITLES[evaluation.judged[0].result.task]
     results = [judged.result for judged in evaluation.judged]
-    wanted = {mistake.index for result in results for mistake in result.mistakes}
+    wanted = {mistake.index for result in results for mistake in (*result.mistakes, *result.best)}
     counted = {name.replace("_", " "): count for name, count in results[0].counts.items() if count}
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -114,7 +133,11 @@ def report_page(evaluation: Evaluation, source: Source) -> str:
         sense=sense,
         data=evaluation.data,
         judged=evaluation.judged,
-        numbers=[(_NAMES.get(name, name), [result.numbers[name] for result in results]) for name in results[0].numbers],
+        numbers=[
+            (_name(name), [result.numbers[name] for result in results], name not in BEYOND_ONE)
+            for name in results[0].numbers
+        ],
+        of_texts=results[0].task in ("captioning", "vqa"),
         counts=", ".join(f"{count:,} {name}" for name, count in counted.items()),
         pictures={index: _data_uri(source, index) for index in wanted},
         classes_shown=_CLASSES_SHOWN,
@@ -122,6 +145,11 @@ def report_page(evaluation: Evaluation, source: Source) -> str:
         broken=evaluation.broken,
         broken_shown=_BROKEN_SHOWN,
     )
+
+
+def _name(number: str) -> str:
+    whole, _, kind = number.rpartition("/")
+    return f"... {kind}" if whole == "vqa_accuracy" else _NAMES.get(number, number)
 
 
 def _data_uri(source: Source, index: int) -> str:

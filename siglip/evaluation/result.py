@@ -13,15 +13,15 @@ Setting = str | int | float | list[str]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A caption or class, and the model's score for it with the picture."""
+    """A caption, class or answer, and its score; None for what people wrote."""
 
     text: str
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """A picture the model got wrong: its number in the source, what was right, and what it said, best first."""
+    """A picture and what the model made of it: its number in the source, what was right, what it said, best first."""
 
     index: int
     name: str
@@ -41,9 +41,10 @@ class ClassResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """`numbers` are shares in [0, 1]. `settings` are what they depend on beside model and data.
+    """`numbers` are shares in [0, 1], but for CIDEr-D (up to 10) and CLIPScore (up to 2.5).
 
-    `mistakes` begin with the worst: those where a wrong answer beats the right one by most.
+    `settings` are what they depend on beside model and data. `mistakes` begin with the worst: those where a wrong
+    answer beats the right one by most, and of texts those with the lowest score; `best` are texts with the highest.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Result:
     settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     per_class: tuple[ClassResult, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+    best: tuple[Mistake, ...] = ()
 
 
 def worst_mistakes(

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from siglip.errors import InputError
 from siglip.evaluation import normalise_answer, ptb_tokens, score_captions, score_tokens, vqa_accuracy
@@ -25,6 +27,28 @@ def test_scores_are_those_of_pycocoevalcap(selection: str) -> None:
     assert found.each == pytest.approx(expected["cider_each"], abs=1e-9)
     assert found.bleu == pytest.approx(expected["bleu"], abs=1e-9)
     assert found.rouge_l == pytest.approx(expected["rouge_l"], abs=1e-9)
+
+
+WORDS = st.lists(st.sampled_from(["a", "red", "cat", "dog", "sees", "the"]), min_size=1, max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs=st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=4)), min_size=1, max_size=6))
+def test_scores_of_any_words_are_those_of_pycocoevalcap(pairs: list[tuple[list[str], list[list[str]]]]) -> None:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    captions = {str(place): words for place, (words, _) in enumerate(pairs)}
+    references = {str(place): texts for place, (_, texts) in enumerate(pairs)}
+    given_ = {key: [" ".join(words)] for key, words in captions.items()}
+    wanted = {key: [" ".join(words) for words in texts] for key, texts in references.items()}
+    found = score_tokens(captions, references)
+    cider, each = Cider().compute_score(wanted, given_)
+    assert found.cider == pytest.approx(cider, abs=1e-9)
+    assert list(found.each.values()) == pytest.approx(each.tolist(), abs=1e-9)
+    assert found.bleu == pytest.approx(Bleu(4).compute_score(wanted, given_, verbose=0)[0], abs=1e-9)
+    assert found.rouge_l == pytest.approx(Rouge().compute_score(wanted, given_)[0], abs=1e-9)
 
 
 @pytest.mark.parametrize(("text", "tokens"), METRICS["ptb"], ids=[text for text, _ in METRICS["ptb"]])

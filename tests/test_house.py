@@ -45,10 +45,14 @@ PEERS = {"transformers", "open_clip", "timm", "jax", "flax", "torchvision"}
 # each heavy or optional library has one room that may know it
 ONLY_IN = {
     "datasets": {"data/tables.py"},
-    "fastapi": {f"server/{name}.py" for name in ("app", "comparing", "explaining", "finding", "writing")},
+    "fastapi": {
+        f"server/{name}.py" for name in ("app", "assets", "comparing", "explaining", "finding", "pictures", "writing")
+    },
     "prometheus_client": {"server/metrics.py"},
     "pydantic": {"server/messages.py"},
-    "starlette": {f"server/{name}.py" for name in ("app", "finding", "forms", "safety", "sources", "waiting")},
+    "starlette": {
+        f"server/{name}.py" for name in ("app", "finding", "forms", "pictures", "safety", "sources", "waiting")
+    },
     "uvicorn": {"server/run.py"},
     "fsspec": {"data/store.py"},
     "jinja2": {"evaluation/report.py"},

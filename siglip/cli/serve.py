@@ -95,8 +95,11 @@ def _library(folder: str, embedder: "Embedder") -> "Library":
     library = Library.open(folder, model=embedder)
     if not (library.folder / "catalogue.db").exists():
         raise InputError(f"{folder} is no library yet; make it: siglip index FOLDER --library {folder}")
-    if library.space.fingerprint != embedder.fingerprint:
-        raise InputError(f"{folder} was indexed with the model {library.space.model}; give it with --model")
+    space = library.catalogue.active_space()
+    if space is None:
+        output.say(f"{folder} is being made, or is empty; it is searched as soon as `siglip index` is done")
+    elif space.fingerprint != embedder.fingerprint:
+        raise InputError(f"{folder} was indexed with the model {space.model}; give it with --model")
     return library
 
 

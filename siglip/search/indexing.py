@@ -81,6 +81,7 @@ class Indexing:
         self._files: list[FileRow] = []
         self._pictures: list[Picture] = []
         self._broken: list[Image] = []
+        self._taken = 0
         self._committed = time.monotonic()
 
     def run(self, roots: dict[Path, tuple[str, ...]], *, progress: Callable[[int, int], None] | None) -> IndexReport:
@@ -107,12 +108,22 @@ class Indexing:
                 # what is gone from one folder may be there in another one that was given too
                 self.catalogue.write("UPDATE file SET missing_since = ? WHERE path = ?", [(now, path) for path in gone])
                 self.catalogue.write("UPDATE file SET missing_since = NULL WHERE path = ?", [(path,) for path in back])
+        if unique:
+            with self.catalogue.writing():
+                self._tell()
         for done, result in enumerate(self._read_ahead(unique), start=1):
             self._take(result)
             if progress is not None:
                 progress(done, len(unique))
         self._commit()
+        if unique:
+            with self.catalogue.writing():
+                self.catalogue.write("DELETE FROM meta WHERE key = 'indexing'", [()])
         return self.report
+
+    def _tell(self) -> None:
+        """What others who read the catalogue may know of this run, and when it was so; within `writing`."""
+        self.catalogue.set_meta("indexing", f"{self._taken} {self.report.to_read} {time.time():.0f}")
 
     def _read_ahead(self, work: Sequence[Found]) -> "Generator[_Read, None, None]":
         source = iter(work)
@@ -150,6 +161,7 @@ class Indexing:
             return _Read(path, row, (), error.reason)
 
     def _take(self, read: "_Read") -> None:
+        self._taken += 1
         if read.row is None:
             self.report.failed[read.path] = read.reason
             return
@@ -190,6 +202,7 @@ class Indexing:
                 )
                 self.catalogue.add_files(self._files)
                 self.catalogue.update_space(space)
+                self._tell()
         self.space = space
         self.report.embedded += len(pictures)
         self._pictures, self._broken, self._files = [], [], []

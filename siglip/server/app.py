@@ -15,6 +15,7 @@ from siglip import __version__
 from siglip.captioner import Captioner
 from siglip.embedder import Embedder
 from siglip.search import Library
+from siglip.server.assets import add_page
 from siglip.server.batches import Refused
 from siglip.server.comparing import Comparing
 from siglip.server.engine import DEFAULT_LIMITS, Engine, Limits
@@ -22,6 +23,7 @@ from siglip.server.explaining import add_explain
 from siglip.server.finding import Finding
 from siglip.server.messages import BadRequest
 from siglip.server.metrics import Metrics
+from siglip.server.pictures import add_pictures
 from siglip.server.safety import Guard, error_body
 from siglip.server.sources import Sources
 from siglip.server.waiting import ClientGone
@@ -62,6 +64,8 @@ class Service:
         add_explain(app, self.engine, name)
         if library is not None:
             Finding(app, comparing, library)
+            add_pictures(app, library)
+        add_page(app)
         self._add_errors(app)
         self.asgi: ASGIApp = Guard(app, self.metrics, keys=keys, names=names)
 

@@ -1,7 +1,7 @@
 """A library -> search, thumbnails, duplicates and its status. Pictures are named by id; no path comes from a client."""
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, TypeVar
 
@@ -10,7 +10,8 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from siglip.errors import InputError, LibraryError
-from siglip.search import Hit, Library
+from siglip.search import Hit, Image, Library
+from siglip.search.browsing import progress
 from siglip.search.duplicates import Duplicates, find_duplicates
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.searching import by_date
@@ -74,9 +75,11 @@ class Finding:
         return {"object": "list", "page": page, "total": len(groups), "data": data}
 
     async def status(self) -> dict[str, Any]:
-        """What the library holds, and the folders that it was made of."""
+        """What the library holds, the folders that it was made of, and how far a process is that indexes now."""
         found = await answered(lambda: run_in_threadpool(self.library.status))
-        return _without(asdict(found), "folder", "rescored", "coded")
+        running = await answered(lambda: run_in_threadpool(progress, self.library.catalogue))
+        indexing = asdict(running) if running is not None else None
+        return {**_without(asdict(found), "folder", "rescored", "coded"), "indexing": indexing}
 
     def _similar(self, body: SearchRequest, digest: str) -> list[Hit]:
         library = self.library
@@ -156,17 +159,19 @@ def _without(record: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in names}
 
 
-def _as_record(hit: Hit) -> dict[str, Any]:
+def record_of(image: Image, paths: Sequence[str]) -> dict[str, Any]:
+    """What a client is told of a picture."""
     return {
-        "id": hit.digest,
-        "rank": hit.rank,
-        "score": hit.score,
-        "probability": hit.probability,
-        "confidence": hit.confidence,
-        "paths": list(hit.paths),
-        "width": hit.image.width,
-        "height": hit.image.height,
-        "format": hit.image.format,
-        "taken": hit.image.taken,
-        "camera": hit.image.camera,
+        "id": image.digest,
+        "paths": list(paths),
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "taken": image.taken,
+        "camera": image.camera,
     }
+
+
+def _as_record(hit: Hit) -> dict[str, Any]:
+    facts = {"rank": hit.rank, "score": hit.score, "probability": hit.probability, "confidence": hit.confidence}
+    return {**record_of(hit.image, hit.paths), **facts}

@@ -148,6 +148,21 @@ class SearchRequest(BaseModel):
     min_probability: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
+class ListRequest(BaseModel):
+    """Which pictures of a library, in which order."""
+
+    model_config = ConfigDict(extra="forbid")
+    where: str | None = Field(default=None, max_length=10_000)
+    order: Literal["newest", "oldest", "name", "largest"] = "newest"
+    top: int = Field(default=100, ge=1, le=1000)
+    page: int = Field(default=1, ge=1, le=100_000)
+
+
+class ZipRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    ids: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(min_length=1, max_length=1000)
+
+
 def check_model(asked: str | None, name: str) -> None:
     """Raises BadRequest for the name of a model other than the one that a route runs."""
     if asked not in (None, name):

@@ -5,6 +5,7 @@ by strangers.
 """
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -110,11 +111,10 @@ class Guard:
         if not self._is_ours(request.header(b"host")):
             raise _Refusal(421, "this service does not answer to that host name; start it with --name", "host")
         if self._keys and request.scope["path"] != "/livez":
-            scheme, _, key = request.header(b"authorization").partition(" ")
-            digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+            digest = hashlib.sha256(_key_of(request.header(b"authorization"))).digest()
             # all are compared, whether or not one has matched
             matches = [hmac.compare_digest(digest, known) for known in self._keys]
-            if scheme.lower() != "bearer" or not any(matches):
+            if not any(matches):
                 raise _Refusal(401, "no valid key; send Authorization: Bearer KEY", "invalid_api_key")
         # a browser says which site a page that sends something is of, and another one has no business here
         origin = request.header(b"origin")
@@ -163,6 +163,19 @@ async def _written_as_json(request: "_Request", form: bytes) -> bytes:
     kept = [(key, value) for key, value in request.scope["headers"] if key not in (b"content-type", b"content-length")]
     request.scope["headers"] = [*kept, (b"content-type", b"application/json")]
     return body
+
+
+def _key_of(authorization: str) -> bytes:
+    """The key that was sent, as a program sends it or as the password that a browser asks a person for."""
+    scheme, _, key = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(key.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 class _Refusal(Exception):
@@ -226,7 +239,11 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_HEADERS, (b"x-request-id", self.id.encode())]
+            own = list(message.get("headers", ()))
+            said = {name for name, _ in own}
+            # a route may say otherwise: the page its policy, a thumbnail how long it may be kept
+            headers = [*own, *(header for header in _HEADERS if header[0] not in said)]
+            headers.append((b"x-request-id", self.id.encode()))
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -236,6 +253,8 @@ class _Request:
         # what is left of the body is not read, so the connection cannot be used again
         headers += [(b"connection", b"close")]
         headers += [(b"retry-after", b"1")] if refusal.status in (429, 503) else []
-        headers += [(b"www-authenticate", b"Bearer")] if refusal.status == 401 else []
+        # two headers, since browsers read one way of a header only; they ask a person for a name and a password
+        ways = (b"Bearer", b'Basic realm="siglip: any name, and a key as password"')
+        headers += [(b"www-authenticate", way) for way in ways] if refusal.status == 401 else []
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})

@@ -1,13 +1,11 @@
 """What a client names a picture by -> the bytes of its file: a data URI, or `id:` and the id of a library's picture."""
 
-import os
-
 from starlette.concurrency import run_in_threadpool
 
 from siglip.download import is_data_uri
 from siglip.errors import UnreadableImage, clip
 from siglip.search import Library
-from siglip.search.reading import read_file
+from siglip.search.browsing import original
 
 _ID = "id:"
 
@@ -35,15 +33,10 @@ class Sources:
 
     def _of_library(self, digest: str) -> bytes:
         assert self._library is not None, "problem() was asked first"
-        known = bytes.fromhex(digest) if _is_hex(digest) else b""
-        for path in self._library.catalogue.paths([known.hex()])[0].get(known.hex(), []):
-            try:
-                row, data = read_file(os.fsdecode(path))
-            except UnreadableImage:
-                continue
-            if row.digest == known:
-                return data
-        raise UnreadableImage("image", "no file of the library has this id now")
+        found = original(self._library, digest.lower()) if _is_hex(digest) else None
+        if found is None:
+            raise UnreadableImage("image", "no file of the library has this id now")
+        return found[1]
 
 
 def _is_hex(text: str) -> bool:

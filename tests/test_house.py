@@ -48,6 +48,7 @@ ONLY_IN = {
     "fastapi": {
         f"server/{name}.py" for name in ("app", "assets", "comparing", "explaining", "finding", "pictures", "writing")
     },
+    "h11": {"server/fetching.py"},
     "prometheus_client": {"server/metrics.py"},
     "pydantic": {"server/messages.py"},
     "starlette": {

@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="who may ask: keys, one a line")
     parser.add_argument("--no-auth", action="store_true", help="let everybody ask who reaches the address")
     parser.add_argument(
+        "--allow-remote", action="store_true", help="fetch pictures that clients name by public http(s) addresses"
+    )
+    parser.add_argument(
         "--name",
         action="append",
         default=[],
@@ -73,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     captioner = None if arguments.captioner is None else (_captioner(arguments), arguments.captioner)
     from siglip.server.app import Service
     from siglip.server.engine import Limits
+    from siglip.server.fetching import Fetcher
     from siglip.server.run import serve
 
     library = None if arguments.library is None else _library(arguments.library, embedder)
@@ -83,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         names=arguments.name,
         library=library,
         captioner=captioner,
+        fetcher=Fetcher() if arguments.allow_remote else None,
         limits=Limits(decoders=arguments.decoders),
     )
     serve(service, host=arguments.host, port=arguments.port, told=lambda address: output.say(f"listening at {address}"))

@@ -20,6 +20,7 @@ from siglip.server.batches import Refused
 from siglip.server.comparing import Comparing
 from siglip.server.engine import DEFAULT_LIMITS, Engine, Limits
 from siglip.server.explaining import add_explain
+from siglip.server.fetching import Fetcher
 from siglip.server.finding import Finding
 from siglip.server.messages import BadRequest
 from siglip.server.metrics import Metrics
@@ -35,7 +36,8 @@ LOG = logging.getLogger("siglip.server")
 class Service:
     """Models behind HTTP; `asgi` is what a server runs. `ready` is False until it is warm, and while it drains.
 
-    `name` is what clients call the embedder's model; `captioner` is another one that writes, and its name.
+    `name` is what clients call the embedder's model; `captioner` is another one that writes, and its name;
+    with a `fetcher` pictures may be named by web addresses.
     """
 
     def __init__(
@@ -47,12 +49,13 @@ class Service:
         names: Sequence[str] = (),
         library: Library | None = None,
         captioner: tuple[Captioner, str] | None = None,
+        fetcher: Fetcher | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.embedder, self.name = embedder, name
         self.metrics = Metrics()
         model, self._captioner = captioner if captioner is not None else (None, None)
-        self.engine = Engine(embedder, self.metrics, Sources(library), captioner=model, limits=limits)
+        self.engine = Engine(embedder, self.metrics, Sources(library, fetcher), captioner=model, limits=limits)
         self.ready = False
         app = FastAPI(title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         app.get("/livez")(self.livez)

@@ -14,7 +14,7 @@ from siglip.data.augment import Augment, Pixels
 from siglip.data.order import Visit
 from siglip.data.source import Sample, Source
 from siglip.errors import BrokenSample, ConfigError, DataError, Failure, UnreadableImage
-from siglip.processing import SiglipProcessor
+from siglip.processing import AnyProcessor, PaliGemmaProcessor
 
 _SUBSTITUTES = 20
 
@@ -25,9 +25,10 @@ class Batch:
 
     `pixels` are bytes, a quarter of the float values to move about: `image_processor.normalize(pixels)` makes
     `pixel_values` of them on any device. None where no pictures were asked for. `indices` number the samples in their
-    source; `captions` are the texts of `input_ids`. Equal `image_ids` mean equal concepts, equal `text_ids` equal main
-    captions; `labels` are classes; in all three -1 means unknown, as in the losses. `broken` could not be read on the
-    way to this batch.
+    source; `captions` are the texts of `input_ids`. For a PaliGemma these are empty: its rows are joined of `prefixes`
+    ("" where a sample has none) and `captions` where they are used. Equal `image_ids` mean equal concepts, equal
+    `text_ids` equal main captions; `labels` are classes; in all three -1 means unknown, as in the losses. `broken`
+    could not be read on the way to this batch.
     """
 
     names: tuple[str, ...]
@@ -38,6 +39,7 @@ class Batch:
     text_ids: Int64[Tensor, "batch"]
     labels: Int64[Tensor, "batch"]
     captions: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
     broken: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
@@ -91,7 +93,7 @@ class BatchMaker:
     one of the source, so that a batch keeps its size. Else the main caption is taken, and broken samples are left out.
     """
 
-    def __init__(self, source: Source, processor: SiglipProcessor, settings: LoaderSettings, *, training: bool) -> None:
+    def __init__(self, source: Source, processor: AnyProcessor, settings: LoaderSettings, *, training: bool) -> None:
         self._source, self._processor, self._settings, self._training = source, processor, settings, training
 
     def batch(self, visits: Sequence[Visit]) -> Batch:
@@ -121,6 +123,7 @@ class BatchMaker:
             text_ids=_ids([" ".join(sample.captions[0].lower().split()) for sample in samples]),
             labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
             captions=tuple(captions),
+            prefixes=tuple(str(sample.facts.get("prefix") or "") for sample in samples),
             broken=tuple(broken),
         )
 
@@ -154,6 +157,8 @@ class BatchMaker:
 
     def _tokens(self, captions: list[str]) -> Int64[Tensor, "batch context"]:
         tokenizer = self._processor.tokenizer
+        if isinstance(self._processor, PaliGemmaProcessor):
+            return torch.empty((len(captions), 0), dtype=torch.int64)
         if not captions:
             return torch.empty((0, tokenizer.settings.context_length), dtype=torch.int64)
         return tokenizer(captions, return_tensors="pt").input_ids

@@ -12,7 +12,7 @@ from siglip.data.order import Stream, Visit, share
 from siglip.data.source import Source
 from siglip.data.workers import BrokenLedger, in_workers
 from siglip.errors import ConfigError, DataError, Failure, warn
-from siglip.processing import SiglipProcessor
+from siglip.processing import AnyProcessor
 
 # so many batches before they are needed, remote shards are fetched
 _AHEAD = 32
@@ -33,7 +33,7 @@ class Loader:
     def __init__(
         self,
         source: Source,
-        processor: SiglipProcessor,
+        processor: AnyProcessor,
         settings: LoaderSettings,
         *,
         rank: int = 0,
@@ -107,7 +107,7 @@ class Loader:
 
 def one_pass(
     source: Source,
-    processor: SiglipProcessor,
+    processor: AnyProcessor,
     settings: LoaderSettings,
     *,
     rank: int = 0,

@@ -1,13 +1,15 @@
 """WebDataset tar shards -> samples, in any order.
 
 Members are grouped by their name up to the first dot: key.jpg (or another picture), key.txt (the main caption),
-key.json ("captions", "concept", "label", and any other facts), key.cls (a class number). What stands beside them with
-a second dot, such as key.mask.png, is passed over; samples whose names have dots are told apart (see `index_tar`).
+key.json ("captions", or "prefix" and "suffix"; "concept", "label", and any other facts), key.cls (a class number). What
+stands beside them with a second dot, such as key.mask.png, is passed over; samples whose names have dots are told apart
+(see `index_tar`).
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -107,8 +109,8 @@ class ShardSource:
         return self._indices[shard]
 
     def _captions(self, text: str, facts: dict[str, Any], label: int) -> list[Any]:
-        more = facts.get("captions")
-        captions = [text, facts.get("caption"), *(more if isinstance(more, list) else [])]
+        lists = (facts[key] for key in ("captions", "suffix") if isinstance(facts.get(key), list))
+        captions = [text, facts.get("caption"), facts.get("suffix"), *chain.from_iterable(lists)]
         if any(captions) or not 0 <= label < len(self.label_names):
             return captions
         return class_captions(self.label_names[label], self._templates)

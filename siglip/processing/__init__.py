@@ -13,7 +13,10 @@ from siglip.processing.paligemma import Box, PaliGemmaProcessor, boxes
 from siglip.processing.processor import SiglipProcessor
 from siglip.processing.tokenizer import SiglipTokenizer
 
+AnyProcessor = SiglipProcessor | PaliGemmaProcessor
+
 __all__ = [
+    "AnyProcessor",
     "Box",
     "DecodedPicture",
     "ImageInput",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from siglip.errors import PreparationError
+from siglip.errors import PreparationError, clip, warn
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.image import ImageInput, SiglipImageProcessor
 from siglip.processing.tokenizer import Ids, SiglipTokenizer
@@ -79,13 +79,32 @@ class PaliGemmaProcessor(PretrainedProcessing):
         inputs |= self.join(prefixes, suffixes, pictures=pictures // len(prefixes))
         return inputs
 
-    def join(self, prefixes: Sequence[str], suffixes: Sequence[str] | None = None, *, pictures: int = 1) -> ModelInputs:
-        """The tokens alone, with places for so many pictures a text."""
+    def join(
+        self,
+        prefixes: Sequence[str],
+        suffixes: Sequence[str] | None = None,
+        *,
+        pictures: int = 1,
+        most: int | None = None,
+    ) -> ModelInputs:
+        """The tokens alone, with places for so many pictures a text.
+
+        With `most`, rows of more tokens lose the end of their suffix, EOS included, and a SiglipWarning says so. Raises
+        PreparationError for a prompt that leaves no room for a suffix.
+        """
         rows: list[tuple[list[int], list[int]]] = []
         for index, prefix in enumerate(prefixes):
             places = [self.image_token_id] * (self.num_patches * pictures)
             prompt = [*places, self.bos_token_id, *self.encode(prefix), self.separator_token_id]
             ending = [] if suffixes is None else [*self.encode(suffixes[index]), self.eos_token_id]
+            if most is not None and len(prompt) + len(ending) > most:
+                if len(prompt) >= most:
+                    raise PreparationError(
+                        f"the prompt {clip(prefix)!r} takes {len(prompt)} tokens with its picture, and all {most} that "
+                        "the decoder reads leave no room for a suffix; shorten it"
+                    )
+                warn(f"texts that are longer, with their prompt, than the {most} tokens of the decoder lose their end")
+                ending = ending[: most - len(prompt)]
             rows.append((prompt, ending))
         longest = max(len(prompt) + len(ending) for prompt, ending in rows)
         ids = np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 from siglip.config import Clean, SiglipConfig, reject_unknown_keys
+from siglip.config_paligemma import PaliGemmaConfig
 from siglip.data import Augment, Columns
 from siglip.errors import ConfigError
 
-TaskName = Literal["contrastive", "classification"]
-Trainable = Literal["all", "text", "head", "last-blocks"]
+TaskName = Literal["contrastive", "classification", "generation"]
+Trainable = Literal["all", "text", "decoder", "head", "last-blocks"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,7 @@ class ModelSpec:
 
     source: str | None = None
     image_size: int | None = None
-    config: SiglipConfig | None = None
+    config: SiglipConfig | PaliGemmaConfig | None = None
     preparation: str | None = None
     clean: Clean | None = None
     image_tower: str | None = None
@@ -65,7 +66,8 @@ class DataSpec:
     not tell, as in `--set data.columns.image=URL`. `augment` is applied while training; its default is the checkpoint's
     own resize alone, which a locked image tower needs. `workers` processes make batches, for each training process.
     `cache_images` computes the vectors of a locked image tower once and looks them up in every step.
-    `max_broken` is the share of samples that may be broken before the run stops. `positives`: "pairs" is the paper's
+    `max_broken` is the share of samples that may be broken before the run stops. `prefix` stands before the text of
+    samples that bring none of their own, where the model writes. `positives`: "pairs" is the paper's
     loss; "equal" counts equal captions and equal concepts as positives too.
     """
 
@@ -76,6 +78,7 @@ class DataSpec:
     workers: int = 2
     cache_images: bool = True
     max_broken: float = 0.01
+    prefix: str = "caption en"
     positives: Literal["pairs", "equal"] = "pairs"
 
     def __post_init__(self) -> None:
@@ -128,7 +131,8 @@ class TrainConfig:
 
     `batch_size` is the whole batch, over all processes; `micro_batch_size` rows go through the towers at a time (None:
     all of a process's share). `trainable`: "all"; "text" locks the image tower (SigLiT); "head" trains only the
-    classifier or the pooling heads; "last-blocks" the last `num_blocks` layers of each tower and what follows them.
+    classifier, the pooling heads, or the projector before a decoder; "decoder" a decoder alone; "last-blocks" the last
+    `num_blocks` layers of each tower and what follows them. `label_smoothing` is for what is written.
     `precision` is that of the towers; weights and losses are float32. `ema` is the decay of an exponential average of
     the weights that is evaluated and exported in their place. Steps are updates. `tensorboard` writes the numbers of
     the run for TensorBoard too, into its folder; `wandb` sends them to Weights & Biases.
@@ -143,6 +147,7 @@ class TrainConfig:
     micro_batch_size: int | None = None
     trainable: Trainable = "all"
     num_blocks: int = 1
+    label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
@@ -171,6 +176,16 @@ class TrainConfig:
             raise ConfigError(f"ema must be between 0 and 1, got {self.ema}")
         if self.seed < 0:
             raise ConfigError(f"seed must be >= 0, got {self.seed}")
+        writes = self.task == "generation"
+        if self.model.config is not None and isinstance(self.model.config, PaliGemmaConfig) != writes:
+            wanted = "PaliGemmaConfig" if writes else "SiglipConfig"
+            raise ConfigError(f"task {self.task!r} needs a {wanted}, got {type(self.model.config).__name__}")
+        if not 0 <= self.label_smoothing < 1 or (self.label_smoothing and not writes):
+            raise ConfigError(
+                f"label_smoothing is from 0 to below 1, and for task 'generation' alone, got {self.label_smoothing}"
+            )
+        if self.trainable == "decoder" and not writes:
+            raise ConfigError("trainable='decoder' is for task 'generation'; other models have no decoder")
         if self.task == "classification" and self.trainable == "text":
             raise ConfigError("a classifier has no text tower; trainable is 'all', 'head' or 'last-blocks'")
         if self.task == "classification" and self.model.image_tower is not None:
@@ -189,7 +204,8 @@ class TrainConfig:
     @property
     def caches_images(self) -> bool:
         """Whether the image tower runs once for each picture, before training."""
-        return self.trainable == "text" and self.data.cache_images
+        locking = ("text", "decoder", "head") if self.task == "generation" else ("text",)
+        return self.trainable in locking and self.data.cache_images
 
     def with_overrides(self, assignments: Mapping[str, str]) -> "TrainConfig":
         """A copy with values such as {"optimizer.lr": "3e-4"} replaced, all at once.
@@ -260,7 +276,10 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
         return value
     kinds = [option for option in _options(hint) if is_dataclass(option) and isinstance(option, type)]
     if kinds:
-        return _build(kinds[0], typing.cast(dict[str, Any], value), where)
+        values = typing.cast(dict[str, Any], value)
+        # of several kinds the one that has these fields; if none has, the first says which is unknown
+        fitting = [kind for kind in kinds if set(values) <= {item.name for item in fields(kind)}]
+        return _build((fitting or kinds)[0], values, where)
     # names of classes by number: JSON has only text keys
     return {int(key): name for key, name in typing.cast(dict[str, Any], value).items()}
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from siglip.data import Loader, Source, Subset, open_source
-from siglip.model import SiglipModel
-from siglip.processing import SiglipProcessor
+from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
+from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
@@ -74,7 +74,7 @@ class _Small:
 
 
 def _measure(
-    config: TrainConfig, source: Source, model: nn.Module, processor: SiglipProcessor, device: torch.device
+    config: TrainConfig, source: Source, model: nn.Module, processor: AnyProcessor, device: torch.device
 ) -> _Small:
     affordable = int(_FLOPS / TASKS[config.task].row_flops(model))
     rows = max(1, min(_MOST_ROWS, _rows_at_once(config), len(source), affordable))
@@ -82,7 +82,7 @@ def _measure(
     plain = replace(plain, sharding="replicate", data=replace(config.data, workers=0))
     cache, once_s = None, 0.0
     with tempfile.TemporaryDirectory() as folder:
-        if config.caches_images and isinstance(model, SiglipModel):
+        if config.caches_images and isinstance(model, SiglipModel | PaliGemmaForConditionalGeneration):
             cache = ImageCache(Path(folder), Subset(source, range(rows)), model, processor)
             once_s = _seconds(lambda: cache.fill(loader_settings(plain), device, lambda done: None), device) / rows
             source = cache.subset()

@@ -1,10 +1,12 @@
-"""A locked image tower and a source -> its unit vectors in a memory-mapped file, computed once for all runs.
+"""A locked image tower and a source -> what it says of the pictures, in a memory-mapped file, once for all runs.
 
-The file is named after the weights, the preparation of pictures and the data: other ones, another file. A flag for each
-sample says whether its row is there, so filling it goes on where it was stopped, with any number of processes.
+Of a pair of towers these are unit vectors, of a model that writes they are patch tokens in float16. The file is named
+after the weights, the preparation of pictures and the data: other ones, another file. A flag for each sample says
+whether its row is there, so filling it goes on where it was stopped, with any number of processes.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,21 +20,28 @@ from siglip.checkpoints import fingerprint
 from siglip.data import LoaderSettings, Source, Subset, one_pass
 from siglip.distributed import all_gather_ints, rank, world_size
 from siglip.files import replacing
-from siglip.model import SiglipModel
-from siglip.processing import SiglipProcessor
+from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
+from siglip.processing import AnyProcessor
 
 _DONE, _BROKEN = 1, 2
 
 
 class ImageCache:
-    """Unit vectors of a source's pictures; `fill` computes what is missing, then `subset` and `rows` may be used.
+    """Vectors or patch tokens of a source's pictures; after `fill`, `subset` and `rows` may be used.
 
     `folder` must be the same place for all processes.
     """
 
-    def __init__(self, folder: Path, source: Source, model: SiglipModel, processor: SiglipProcessor) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        model: SiglipModel | PaliGemmaForConditionalGeneration,
+        processor: AnyProcessor,
+    ) -> None:
         settings = processor.image_processor.settings
-        parts = [fingerprint(model.vision_model), repr(settings), source.fingerprint()]
+        self._tower = model.vision_model if isinstance(model, SiglipModel) else model.vision_tower
+        parts = [fingerprint(self._tower), repr(settings), source.fingerprint()]
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
         self._source, self._model, self._processor = source, model, processor
         self._path = folder / f"{key}.vectors"
@@ -43,15 +52,17 @@ class ImageCache:
         """The samples whose pictures could be read."""
         return Subset(self._source, self._good)
 
-    def rows(self, indices: Int64[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Vectors of samples of `subset()`, by their number there."""
+    def rows(self, indices: Int64[Tensor, " batch"]) -> Float[Tensor, "batch dim"] | Float[Tensor, "batch patches dim"]:
+        """Vectors or patch tokens of samples of `subset()`, by their number there."""
         return torch.from_numpy(self._vectors[self._good[indices.numpy()]])
 
     def fill(self, settings: LoaderSettings, device: torch.device, progress: Callable[[int], object]) -> None:
         """Compute what is missing, each process its share; `progress` gets the number of samples just done."""
         if rank() == 0 and not self._path.exists():
             with replacing(self._path) as temporary, temporary.open("wb") as file:
-                file.truncate(len(self._source) * (4 * self._width + 1))  # zeros that take no room yet
+                file.truncate(
+                    len(self._source) * (math.prod(self._shape) * self._dtype.itemsize + 1)
+                )  # zeros that take no room yet
         _meet(device)
         vectors, flags = self._open()
         missing = np.flatnonzero(flags == 0)
@@ -76,22 +87,34 @@ class ImageCache:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not len(missing):
             return
-        self._model.vision_model.to(device).eval()
+        self._tower.to(device).eval()
         subset = Subset(self._source, missing)
         for batch in one_pass(subset, self._processor, settings, rank=rank(), world_size=world_size()):
             assert batch.pixels is not None
             pixel_values = self._processor.image_processor.normalize(batch.pixels.to(device))
-            features = self._model.get_image_features(pixel_values).float()
-            yield missing[batch.indices.numpy()], F.normalize(features, dim=-1).cpu().numpy()
+            yield missing[batch.indices.numpy()], self._said_of(pixel_values).cpu().numpy().astype(self._dtype)
+
+    def _said_of(self, pixel_values: Tensor) -> Tensor:
+        if isinstance(self._model, SiglipModel):
+            return F.normalize(self._model.get_image_features(pixel_values).float(), dim=-1)
+        return self._tower(pixel_values).last_hidden_state.float()
 
     @property
-    def _width(self) -> int:
-        return self._model.config.vision_config.hidden_size
+    def _shape(self) -> tuple[int, ...]:
+        """Of what is kept of one picture."""
+        vision = self._tower.config
+        return (
+            (vision.hidden_size,) if isinstance(self._model, SiglipModel) else (vision.num_patches, vision.hidden_size)
+        )
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return np.dtype(np.float32 if isinstance(self._model, SiglipModel) else np.float16)
 
     def _open(self) -> tuple[np.memmap, np.memmap]:
         """All vectors, and behind them one byte a sample: the flags."""
-        shape = (len(self._source), self._width)
-        vectors = np.memmap(self._path, np.float32, "r+", shape=shape)
+        shape = (len(self._source), *self._shape)
+        vectors = np.memmap(self._path, self._dtype, "r+", shape=shape)
         return vectors, np.memmap(self._path, np.uint8, "r+", offset=vectors.nbytes)
 
 

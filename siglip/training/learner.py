@@ -13,7 +13,7 @@ from torch.nn.utils import get_total_norm
 from siglip.data import Batch
 from siglip.distributed import rank, world_size
 from siglip.errors import TrainingError
-from siglip.processing import SiglipProcessor
+from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.optimizers import make_optimizer, set_learning_rate
@@ -31,7 +31,7 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
-        processor: SiglipProcessor,
+        processor: AnyProcessor,
         config: TrainConfig,
         device: torch.device,
         cache: ImageCache | None = None,

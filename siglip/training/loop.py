@@ -23,8 +23,8 @@ from siglip.data import Batch, Loader, LoaderSettings, Source, open_source
 from siglip.distributed import all_gather_ints, init_from_environment, rank, shutdown, world_size
 from siglip.errors import TrainingError
 from siglip.files import write_text
-from siglip.model import SiglipModel
-from siglip.processing import SiglipProcessor
+from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
+from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
@@ -221,10 +221,10 @@ def loader_settings(config: TrainConfig, *, images: bool = True) -> LoaderSettin
 
 
 def _locked_images(
-    config: TrainConfig, out: Path, source: Source, model: nn.Module, processor: SiglipProcessor, device: torch.device
+    config: TrainConfig, out: Path, source: Source, model: nn.Module, processor: AnyProcessor, device: torch.device
 ) -> ImageCache | None:
     """The vectors of a locked image tower, computed before training starts; None if it is not locked."""
-    if not config.caches_images or not isinstance(model, SiglipModel):
+    if not config.caches_images or not isinstance(model, SiglipModel | PaliGemmaForConditionalGeneration):
         return None
     cache = ImageCache(out.parent / "image-embeds", source, model, processor)
     settings = replace(loader_settings(config), batch_size=_CACHED_AT_ONCE * world_size())

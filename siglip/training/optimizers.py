@@ -17,14 +17,17 @@ from siglip.training.config import OptimizerSpec
 Tower = Literal["image", "text", "logit", "head"]
 
 # parameters that are lookups or single vectors although they have two axes or more
-_NO_KERNEL = ("position_embedding.weight", "token_embedding.weight", "probe")
+_NO_KERNEL = ("position_embedding.weight", "token_embedding.weight", "embed_tokens.weight", "probe")
 
 
 def tower_of(name: str) -> Tower:
-    """Which part of the model a parameter belongs to: a tower, the temperature and bias, or a classifier head."""
-    if name.startswith("vision_model."):
+    """Which part of the model a parameter belongs to: a tower, the temperature and bias, or a classifier head.
+
+    A decoder counts as text tower, the projector before it as head.
+    """
+    if name.startswith(("vision_model.", "vision_tower.")):
         return "image"
-    if name.startswith("text_model."):
+    if name.startswith(("text_model.", "language_model.")):
         return "text"
     return "logit" if name in ("logit_scale", "logit_bias") else "head"
 

@@ -8,8 +8,10 @@ from typing import TypeVar
 from torch import nn
 
 from siglip.config import ImageSettings, SiglipConfig
+from siglip.config_paligemma import PaliGemmaConfig
 from siglip.errors import ConfigError
 from siglip.model import SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
+from siglip.model.decoder import GemmaDecoder
 from siglip.processing import SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 from siglip.training.config import ModelSpec, TrainConfig
 
@@ -31,7 +33,7 @@ def from_checkpoint(
     return model, SiglipProcessor(SiglipImageProcessor(settings), processor.tokenizer)
 
 
-def fresh_processor(spec: ModelSpec, shape: SiglipConfig) -> SiglipProcessor:
+def fresh_processor(spec: ModelSpec, shape: SiglipConfig | PaliGemmaConfig) -> SiglipProcessor:
     """The vocabulary of `spec.preparation`, with the sizes of the new model."""
     assert spec.preparation is not None
     path = Path(spec.preparation)
@@ -62,17 +64,24 @@ def check_vocabulary(processor: SiglipProcessor, config: SiglipConfig) -> None:
 
 
 def choose_trainable(
-    model: nn.Module, towers: Sequence[SiglipVisionModel | SiglipTextModel], config: TrainConfig
+    model: nn.Module, towers: Sequence[SiglipVisionModel | SiglipTextModel | GemmaDecoder], config: TrainConfig
 ) -> None:
-    """Set `requires_grad` as `config.trainable` says; what is in none of the towers always learns."""
-    model.requires_grad_(True)
+    """Set `requires_grad` as `config.trainable` says; what is in none of the towers learns, but beside "decoder"."""
+    model.requires_grad_(config.trainable != "decoder")
     for tower in towers:
         is_image = isinstance(tower, SiglipVisionModel)
-        tower.requires_grad_(config.trainable == "all" or (config.trainable == "text" and not is_image))
-        if config.trainable in ("head", "last-blocks") and tower.head is not None:
-            tower.head.requires_grad_(True)
+        tower.requires_grad_(config.trainable == "all" or (config.trainable in ("text", "decoder") and not is_image))
+        head = None if isinstance(tower, GemmaDecoder) else tower.head
+        if config.trainable in ("head", "last-blocks") and head is not None:
+            head.requires_grad_(True)
         if config.trainable == "last-blocks":
-            for layer in tower.encoder.layers[-config.num_blocks :]:
+            layers = tower.layers if isinstance(tower, GemmaDecoder) else tower.encoder.layers
+            for layer in layers[-config.num_blocks :]:
                 layer.requires_grad_(True)
-            norm = tower.post_layernorm if isinstance(tower, SiglipVisionModel) else tower.final_layer_norm
-            norm.requires_grad_(True)
+            _last_norm(tower).requires_grad_(True)
+
+
+def _last_norm(tower: SiglipVisionModel | SiglipTextModel | GemmaDecoder) -> nn.Module:
+    if isinstance(tower, GemmaDecoder):
+        return tower.norm
+    return tower.post_layernorm if isinstance(tower, SiglipVisionModel) else tower.final_layer_norm

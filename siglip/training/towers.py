@@ -98,5 +98,5 @@ def _sharded(module: nn.Module, config: TrainConfig, device: torch.device) -> nn
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     for name, part in module.named_modules():
-        if name.rpartition(".")[0].endswith("encoder.layers"):
+        if name.rpartition(".")[0].endswith(("encoder.layers", "language_model.layers")):
             yield part

@@ -16,11 +16,13 @@ from siglip.training.learner import Learner
 from siglip.training.tasks import build
 from tests.processes import run_processes
 from tests.training.conftest import losses, small_run
+from tests.training.test_generation import writing_run
 from tests.training.test_resume import check_same_run, stop_at
 
 
 def runs(shard: Path) -> dict[str, TrainConfig]:
     """What is compared; nine rows for two processes are four and five."""
+    writing = writing_run(shard, optimizer=OptimizerSpec(lr=1e-3), ema=0.9)
     config = small_run(shard, steps=4, optimizer_lr=1e-3, ema=0.9, data_positives="equal")
     return {
         "replicate": replace(config, batch_size=9, micro_batch_size=2),
@@ -29,6 +31,9 @@ def runs(shard: Path) -> dict[str, TrainConfig]:
         "fsdp-lion": replace(
             config, sharding="fsdp", micro_batch_size=2, optimizer=OptimizerSpec(name="lion", lr=1e-3, clip_norm=0.1)
         ),
+        "writing": replace(writing, batch_size=9, micro_batch_size=2),
+        "writing-locked": replace(writing, trainable="text"),
+        "writing-fsdp": replace(writing, sharding="fsdp", micro_batch_size=2),
     }
 
 

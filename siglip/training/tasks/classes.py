@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from siglip.config import SiglipConfig
 from siglip.data import Batch, Source, Subset
 from siglip.distributed import all_gather, world_size
 from siglip.embedder import Embedder
@@ -18,7 +19,7 @@ from siglip.evaluation.classes import match_labels
 from siglip.evaluation.metrics import accuracies, class_places
 from siglip.evaluation.probe import fit_probe
 from siglip.model import SiglipForImageClassification, SiglipModel
-from siglip.processing import SiglipProcessor
+from siglip.processing import AnyProcessor, SiglipProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
@@ -35,7 +36,7 @@ class ClassTask:
     score: ClassVar[str] = "top1"
 
     @classmethod
-    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, SiglipProcessor]:
+    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, AnyProcessor]:
         if not labels:
             raise DataError(
                 f"{config.data.train} has no classes to learn; give a folder with one folder of pictures for each "
@@ -45,7 +46,7 @@ class ClassTask:
         if spec.source is not None:
             model, processor = from_checkpoint(SiglipForImageClassification, spec, labels)
         else:
-            assert spec.config is not None
+            assert isinstance(spec.config, SiglipConfig)
             generator = torch.Generator().manual_seed(config.seed)
             model = SiglipForImageClassification(spec.config.with_labels(list(labels)), generator=generator)
             processor = fresh_processor(spec, spec.config)
@@ -55,7 +56,7 @@ class ClassTask:
 
     @classmethod
     def begin(
-        cls, model: nn.Module, processor: SiglipProcessor, config: TrainConfig, source: Source, device: torch.device
+        cls, model: nn.Module, processor: AnyProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
         """With `classifier_start="probe"`, fit the linear layer to the tower as it is (arXiv 2202.10054, LP-FT)."""
         if config.model.classifier_start == "zeros":
@@ -86,13 +87,13 @@ class ClassTask:
     def __init__(
         self,
         model: nn.Module,
-        processor: SiglipProcessor,
+        processor: AnyProcessor,
         config: TrainConfig,
         device: torch.device,
         cache: ImageCache | None,
     ) -> None:
         assert isinstance(model, SiglipForImageClassification)
-        assert cache is None
+        assert cache is None and isinstance(processor, SiglipProcessor)
         model.vision_model.encoder.gradient_checkpointing = config.gradient_checkpointing
         self._processor, self._config, self._device = processor, config, device
         self._classes = list(model.config.id2label.values())

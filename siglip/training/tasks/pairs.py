@@ -16,7 +16,7 @@ from siglip.evaluation.metrics import recall_at
 from siglip.evaluation.retrieval import matches, search
 from siglip.losses import ring_sigmoid_loss
 from siglip.model import SiglipModel, SiglipVisionModel
-from siglip.processing import SiglipProcessor
+from siglip.processing import AnyProcessor
 from siglip.training.accumulate import accumulate
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
@@ -31,12 +31,12 @@ class PairTask:
     score: ClassVar[str] = "text_to_image/recall@1"
 
     @classmethod
-    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, SiglipProcessor]:
+    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, AnyProcessor]:
         spec = config.model
         if spec.source is not None:
             model, processor = from_checkpoint(SiglipModel, spec)
         else:
-            assert spec.config is not None
+            assert isinstance(spec.config, SiglipConfig)
             model, processor = _fresh(spec.config, config), fresh_processor(spec, spec.config)
         if spec.initial_bias is not None:
             nn.init.constant_(model.logit_bias, spec.initial_bias)
@@ -56,14 +56,14 @@ class PairTask:
 
     @classmethod
     def begin(
-        cls, model: nn.Module, processor: SiglipProcessor, config: TrainConfig, source: Source, device: torch.device
+        cls, model: nn.Module, processor: AnyProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
         pass
 
     def __init__(
         self,
         model: nn.Module,
-        processor: SiglipProcessor,
+        processor: AnyProcessor,
         config: TrainConfig,
         device: torch.device,
         cache: ImageCache | None,

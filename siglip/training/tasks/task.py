@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from siglip.data import Batch, LoaderSettings, Source, one_pass
 from siglip.distributed import rank, world_size
-from siglip.processing import SiglipProcessor
+from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 
@@ -31,13 +31,13 @@ class Task(Protocol):
     score: ClassVar[str]
 
     @classmethod
-    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, SiglipProcessor]:
+    def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, AnyProcessor]:
         """The model that a run begins with, and how its input is prepared; see `siglip.training.tasks.build`."""
         ...
 
     @classmethod
     def begin(
-        cls, model: nn.Module, processor: SiglipProcessor, config: TrainConfig, source: Source, device: torch.device
+        cls, model: nn.Module, processor: AnyProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
         """Give a new run's model what the training data say at once, before the first step; alike on all processes."""
         ...
@@ -50,7 +50,7 @@ class Task(Protocol):
     def __init__(
         self,
         model: nn.Module,
-        processor: SiglipProcessor,
+        processor: AnyProcessor,
         config: TrainConfig,
         device: torch.device,
         cache: ImageCache | None,
@@ -79,7 +79,7 @@ class Task(Protocol):
         ...
 
 
-def held_out_batches(source: Source, processor: SiglipProcessor, config: TrainConfig) -> Iterator[Batch]:
+def held_out_batches(source: Source, processor: AnyProcessor, config: TrainConfig) -> Iterator[Batch]:
     """The share of this process in all samples, prepared as the checkpoint prepares them."""
     settings = LoaderSettings(
         batch_size=_AT_ONCE * world_size(),

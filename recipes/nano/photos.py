@@ -1,13 +1,15 @@
-"""Three sets of photos with class names, from GitHub -> pairs: so many of each class, captions from the class names."""
+"""Photos from GitHub -> pairs: so many of each class of three sets, and those that photos.txt lists."""
 
 import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pair import Pair, shuffling_key, words
 
+_LIST = Path(__file__).with_name("photos.txt")
 _CALTECH_OF_EACH, _GROCERY_OF_EACH, _CLOTHING_OF_EACH = 60, 28, 170
 # an image search, doubles of another class, and cartoon characters
 _CALTECH_UNWANTED = ("BACKGROUND_Google", "Faces_easy", "Garfield", "garfield", "snoopy", "Snoopy")
@@ -34,6 +36,43 @@ _CLOTHING = {
     "Polo": "polo shirt", "Shirt": "shirt", "Shorts": "shorts", "Skirt": "skirt", "T-Shirt": "t-shirt",
     "Top": "women's top", "Undershirt": "undershirt, tank top",
 }  # fmt: skip
+
+
+class Photo(NamedTuple):
+    """A line of photos.txt: five fields between tabs. `captions` has a | between them, `kind` is the class or empty."""
+
+    file: str
+    licence: str
+    author: str
+    kind: str
+    captions: str
+
+
+def listed(source: str) -> dict[tuple[str, str], list[Photo]]:
+    """(repository, commit) -> the photos of one source in photos.txt, below a line `# source repository commit`."""
+    found: dict[tuple[str, str], list[Photo]] = {}
+    photos: list[Photo] = []
+    for line in _LIST.read_text("utf-8").splitlines():
+        if line.startswith("# "):
+            name, repository, commit = line[2:].split()
+            photos = found.setdefault((repository, commit), []) if name == source else []
+        else:
+            photos.append(Photo(*line.split("\t")))
+    return found
+
+
+def chosen(source: str, *repositories: Path) -> Iterator[Pair]:
+    """The listed photos of one source; `repositories` in the order of `listed`."""
+    for folder, ((repository, _), photos) in zip(repositories, listed(source).items(), strict=True):
+        for photo in photos:
+            yield Pair(
+                id=f"{repository}/{photo.file}",
+                drawing=folder / photo.file,
+                captions=tuple(photo.captions.split("|")),
+                licence=photo.licence,
+                concept=f"{source}:{photo.kind}" if photo.kind else None,
+                author=photo.author or None,
+            )
 
 
 def caltech101(repository: Path) -> Iterator[Pair]:

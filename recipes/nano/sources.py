@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import clip_art
@@ -61,6 +62,15 @@ def _icons(
     return Source((Npm(package),), read, made_by, licence, f"icon-{style}", **more)
 
 
+def _photos(name: str, made_by: str, **more: Any) -> Source:
+    """Those that photos.txt lists, which brings the licence of each."""
+    packages = (
+        GitHub(repository, commit, tuple(photo.file for photo in listed))
+        for (repository, commit), listed in photos.listed(name).items()
+    )
+    return Source(tuple(packages), partial(photos.chosen, name), made_by, "CC-BY-2.0", "photo", **more)
+
+
 SOURCES: dict[str, Source] = {
     "openmoji": _emoji("openmoji@1.2.29", "OpenMoji", "CC-BY-SA-4.0", held_out=True),
     "emoji-fxemoji": _emoji("fxemoji@1.2.2", "Mozilla", "Apache-2.0", held_out=True),
@@ -97,4 +107,10 @@ SOURCES: dict[str, Source] = {
     "caltech101": Source((_CALTECH,), photos.caltech101, "Fei-Fei Li and others", "CC-BY-4.0", "photo"),
     "grocery": Source((_GROCERY,), photos.grocery, "Marcus Klasson and others", "MIT", "photo"),
     "clothing": Source((_CLOTHING,), photos.clothing, "Alexey Grigorev and others", "CC0-1.0", "photo"),
+    "openstax": _photos("openstax", "OpenStax and the authors named below", visits=2),
+    "photo-book": _photos("photo-book", "OpenStax and the authors named below", held_out=True),
+    "coco": _photos("coco", "the authors named below; captions: the COCO Consortium (CC-BY-4.0)", visits=2),
+    "openimages": _photos("openimages", "users of Flickr, for Open Images", visits=2),
+    "flowers": _photos("flowers", "the authors named below, for TensorFlow"),
+    "trashnet": _photos("trashnet", "Gary Thung, Mindy Yang"),
 }

@@ -289,13 +289,16 @@ def test_a_repository_is_fetched_at_its_commit_or_not_at_all(tmp_path: Path) -> 
         pytest.skip("git is not installed")
     repository = tmp_path / "snapshots" / "jane+icons"
     repository.mkdir(parents=True)
-    (repository / "a.svg").write_text("<svg/>")
+    for name in ("a.svg", "b [1].svg"):
+        (repository / name).write_text("<svg/>")
     git = ["git", "-c", "user.name=Jane", "-c", "user.email=jane@example.org", "-C", str(repository)]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Icons"]):
         subprocess.run([*git, *arguments], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     (folder,) = fetched([GitHub("jane/icons", commit)], tmp_path / "good", tmp_path / "snapshots")
-    assert [path.name for path in folder.iterdir()] == ["a.svg"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.svg", "b [1].svg"]
+    (part,) = fetched([GitHub("jane/icons", commit, ("b [1].svg",))], tmp_path / "part", tmp_path / "snapshots")
+    assert [path.name for path in part.iterdir()] == ["b [1].svg"]
     with pytest.raises(PackageError, match="git fetch"):
         fetched([GitHub("jane/icons", "0" * 40)], tmp_path / "bad", tmp_path / "snapshots")
     assert not list((tmp_path / "bad" / "github").iterdir())
@@ -318,3 +321,17 @@ def test_photos_are_taken_evenly_from_the_classes_and_kept_as_jpeg(tmp_path: Pat
     assert samples[0].facts["captions"] == ["face of a cougar", "a photo of a face of a cougar"]
     assert samples[1].facts["captions"] == ["euphonium", "a photo of a euphonium"]
     assert "jpg" in samples[0].members
+
+
+def test_listed_photos_bring_their_captions_and_credit(tmp_path: Path) -> None:
+    found = list(SOURCES["photo-book"].read(tmp_path))
+    assert len(found) == 155 and all(pair.captions[0] and pair.licence for pair in found)
+    assert found[0].id.startswith("openstax/osbooks-introduction-anthropology/media/")
+    (daisy, *_) = SOURCES["flowers"].read(tmp_path)
+    assert (daisy.captions, daisy.concept, daisy.author) == (("daisy flower",), "flowers:daisy", "mario")
+
+
+def test_the_held_out_book_and_the_pictures_of_other_tests_are_never_listed_for_training() -> None:
+    trained = [name for name, source in SOURCES.items() if not source.held_out]
+    books = {repository for name in trained for repository, _ in photos.listed(name)}
+    assert len(books) == 21 and not any("anthropology" in book for book in books)

@@ -9,7 +9,9 @@ import pytest
 from benchmarks.harness import Timing, compare, race
 
 
-@pytest.mark.parametrize("name", ["towers", "zero_shot", "folder", "cold_start", "train_step", "locked", "generation"])
+@pytest.mark.parametrize(
+    "name", ["towers", "zero_shot", "folder", "cold_start", "train_step", "locked", "generation", "shapes"]
+)
 @pytest.mark.filterwarnings("ignore")  # the peer's
 def test_each_benchmark_prints_json_with_machine_versions_and_ratios(
     name: str, capsys: pytest.CaptureFixture[str]

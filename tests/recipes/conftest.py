@@ -4,4 +4,4 @@ import sys
 
 from tests.conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "recipes" / "nano"))
+sys.path[:0] = [str(ROOT / "recipes"), str(ROOT / "recipes" / "nano")]

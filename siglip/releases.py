@@ -203,7 +203,27 @@ _PALIGEMMAS = {
 _MORE_POSITIONS = {224: 0, 448: 884_736, 896: 4_423_680}
 _EVERY_SIZE = [("pt", 224), ("pt", 448), ("pt", 896), ("mix", 224), ("mix", 448)]
 
-# the fine-tuned ones of the first paper (paligemma-3b-ft-TASK-SIZE) are made like the pre-trained ones of that size
+# tasks of the first paper that it was fine-tuned for, at 224 and 448 pixels; those that read small print at 896 too
+# fmt: off
+_TASKS = (
+    "ai2d", "aokvqa-da", "aokvqa-mc", "coco35l", "cococap", "docvqa", "gqa", "infovqa", "nlvr2", "ocrvqa", "okvqa",
+    "refcoco-seg", "rsvqa-hr", "rsvqa-lr", "scicap", "science-qa", "screen2words", "stvqa", "tallyqa", "textcaps",
+    "textvqa", "vizwizvqa", "vqav2", "widgetcap",
+)
+# fmt: on
+_SMALL_PRINT = ("docvqa", "infovqa", "ocrvqa", "refcoco-seg", "stvqa", "textvqa")
+
+
+def _kinds(size: str) -> list[tuple[str, int]]:
+    """What each size was published as: the stage or task, and pixels."""
+    if size in ("paligemma2-3b", "paligemma2-10b"):
+        return [*_EVERY_SIZE, ("ft-docci", 448)]
+    if size != "paligemma-3b":
+        return _EVERY_SIZE
+    tuned = [(f"ft-{task}", pixels) for task in _TASKS for pixels in (224, 448)]
+    return [*_EVERY_SIZE, *tuned, *((f"ft-{task}", 896) for task in _SMALL_PRINT)]
+
+
 PALIGEMMA_RELEASES: tuple[PaliGemmaRelease, ...] = tuple(
     PaliGemmaRelease(
         name=f"google/{size}-{kind}-{pixels}",
@@ -212,7 +232,7 @@ PALIGEMMA_RELEASES: tuple[PaliGemmaRelease, ...] = tuple(
         parameters=parameters + _MORE_POSITIONS[pixels],
     )
     for size, (decoder, parameters) in _PALIGEMMAS.items()
-    for kind, pixels in (*_EVERY_SIZE, *([("ft-docci", 448)] if size in ("paligemma2-3b", "paligemma2-10b") else []))
+    for kind, pixels in _kinds(size)
 )
 
 

@@ -65,7 +65,7 @@ class PaliGemmaOutput(_Output):
     image_hidden_states: Float[Tensor, "pictures patches width"] | None = None
 
 
-for _kind in (TowerOutput, SiglipOutput, ImageClassifierOutput):
+for _kind in (TowerOutput, SiglipOutput, ImageClassifierOutput, PaliGemmaOutput):
     # torch.export and torch.func look inside of what a model returns
     register_dataclass(_kind)
 

@@ -1,9 +1,12 @@
 """PaliGemma folders of every age are read, ours is read by transformers, and what does not fit is told."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +15,7 @@ from siglip import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemma
 from siglip.checkpoints import convert
 from siglip.errors import CheckpointError, ConfigError, TensorMismatch
 from tests.captioners import captioner
+from tests.checkpoints.test_load import check_peaks
 from tests.conftest import ROOT
 from tests.model.test_paligemma import MODELS
 
@@ -150,3 +154,43 @@ def test_a_folder_keeps_its_preparation_when_it_is_converted(tmp_path: Path) -> 
     before, after = (PaliGemmaProcessor.from_pretrained(path) for path in (tmp_path / "first", folder))
     assert after.image_processor.settings == before.image_processor.settings
     assert after.encode("a cat on the mat") == before.encode("a cat on the mat")
+
+
+def as_npz(model: Any, path: Path) -> None:
+    """The arrays that the authors' code would write: layers stacked."""
+    from siglip.checkpoints.paligemma import _rules
+    from siglip.checkpoints.tensors import StoredTensor, translate
+
+    ours = {name: StoredTensor.of(tensor) for name, tensor in model.state_dict().items()}
+    flat = translate([rule.back() for rule in _rules(model.config)], ours)
+    arrays: dict[str, Any] = {}
+    for name, tensor in flat.items():
+        for stack in ("encoderblock", "layers"):
+            before, found, after = name.partition(f"/{stack}_")
+            if found:
+                arrays.setdefault(f"{before}/{stack}/{after.partition('/')[2]}", []).append(tensor.read().numpy())
+                break
+        else:
+            arrays[name] = tensor.read().numpy()
+    np.savez(path, **{name: np.stack(value) if isinstance(value, list) else value for name, value in arrays.items()})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loading_takes_at_most_1_15_times_the_memory_of_the_weights(tmp_path: Path) -> None:
+    small = MODELS[True]
+    small.save_pretrained(tmp_path / "small")
+    as_npz(small, tmp_path / "small.npz")
+    config = small.config
+    vision = replace(config.vision_config, hidden_size=256, num_hidden_layers=4, intermediate_size=1024)
+    text = replace(
+        config.text_config, vocab_size=8000, hidden_size=768, num_hidden_layers=6, intermediate_size=3072, head_dim=64
+    )
+    model = CLASS(replace(config, vision_config=vision, text_config=text, image_token_index=8000))
+    made = tmp_path / "made"
+    made.mkdir()
+    model.save_pretrained(made / "single")
+    model.save_pretrained(made / "sharded", max_shard_bytes=50_000_000)
+    as_npz(model, made / "big_vision.npz")
+    assert same(CLASS.from_pretrained(made / "big_vision.npz"), model)
+    model.half().save_pretrained(made / "float16")
+    check_peaks("PaliGemmaForConditionalGeneration", tmp_path / "small.npz", sorted(made.iterdir()))

@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from siglip.checkpoints.paligemma import read_config
 from siglip.config import SiglipVisionConfig
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.errors import InputError, ShapeError
 from siglip.model import PaliGemmaForConditionalGeneration
-from siglip.model.generate import Choice, _next_token
+from siglip.model.generate import Choice, _next_token, beam_search, generate, read_prompt
 from siglip.releases import PALIGEMMA_RELEASES
 from tests.conftest import ROOT
 
@@ -187,6 +188,71 @@ def test_transformers_gives_the_same_for_unequal_prompts_with_and_without_suffix
         assert torch.allclose(ours.loss, theirs.loss, rtol=1e-5)
 
 
+def middling(second: bool) -> PaliGemmaForConditionalGeneration:
+    """19 million parameters: a tower of 4 layers and 64 patches, a decoder of 6, 4 query heads to a key head."""
+    text = GemmaConfig(
+        vocab_size=4000, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=8,
+        num_key_value_heads=2, head_dim=64, post_norms=second, attn_logit_softcapping=50.0 if second else None,
+        final_logit_softcapping=30.0 if second else None, query_pre_attn_scalar=48 if second else None,
+    )  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4, image_size=64,
+        patch_size=8, vision_use_head=False,
+    )  # fmt: skip
+    config = PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=4000)
+    generator = torch.Generator().manual_seed(11)
+    model = PaliGemmaForConditionalGeneration(config, generator=generator)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    # larger than when training begins, so that logits spread as those of a trained model
+    model.language_model.embed_tokens.weight.data *= 4.0
+    return model.eval()
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_model_of_middling_size_gives_what_transformers_gives(second: bool, tmp_path: Path) -> None:
+    model = middling(second)
+    peer = peer_of(model, tmp_path)
+    generator = torch.Generator().manual_seed(7)
+    pictures = torch.rand(4, 3, 64, 64, generator=generator) * 2 - 1
+    lengths, patches = (3, 9, 17, 30), 64
+    texts = [torch.randint(3, 4000, (length,), generator=generator).tolist() for length in lengths]
+    suffixes = [torch.randint(3, 4000, (length,), generator=generator).tolist() for length in (5, 2, 9, 7)]
+    columns: list[list[list[int]]] = [[], [], []]
+    for text, suffix in zip(texts, suffixes, strict=True):
+        ids = [4000] * patches + text
+        padding = [0] * (patches + 40 - len(ids) - len(suffix))
+        columns[0].append([*padding, *ids, *suffix])
+        columns[1].append([*padding, *[1] * (len(ids) + len(suffix))])
+        columns[2].append([*padding, *[0] * len(ids), *[1] * len(suffix)])
+    rows, mask, kinds = map(torch.tensor, columns)
+    labels = rows.masked_fill(kinds == 0, -100)
+
+    def close(ours: Tensor, theirs: Tensor) -> bool:
+        return bool((ours - theirs).abs().max() <= 1e-4 * theirs.abs().max())
+
+    with torch.no_grad():
+        for types in (torch.zeros_like(kinds), kinds):
+            theirs = peer(rows, pictures, mask, token_type_ids=types).logits
+            assert theirs.std() > 1.0
+            assert close(model(rows, pictures, mask, token_type_ids=types).logits[mask > 0], theirs[mask > 0])
+        for row in range(4):
+            part = [column[row : row + 1] for column in (rows, pictures, mask)]
+            own = {"token_type_ids": kinds[row : row + 1], "labels": labels[row : row + 1]}
+            assert close(model(*part, **own).loss, peer(*part, **own).loss)
+        longest = max(lengths)
+        before = [[0] * (longest - len(text)) + [4000] * patches + text for text in texts]
+        seen = [[0] * (longest - len(text)) + [1] * (patches + len(text)) for text in texts]
+        prompt = [torch.tensor(before), torch.tensor(seen)]
+        peer.generation_config.eos_token_id, peer.generation_config.pad_token_id = 1, 0
+        theirs = peer.generate(
+            input_ids=prompt[0], pixel_values=pictures, attention_mask=prompt[1], max_new_tokens=8, do_sample=False,
+            token_type_ids=torch.zeros_like(prompt[0]),
+        )  # fmt: skip
+        assert model.generate(prompt[0], pictures, prompt[1], max_new_tokens=8).tolist() == theirs.tolist()
+
+
 @pytest.mark.parametrize("second", [False, True])
 def test_transformers_generates_the_same_text(second: bool, tmp_path: Path) -> None:
     model = MODELS[second]
@@ -248,6 +314,57 @@ def test_the_cache_gives_the_logits_of_the_full_pass(second: bool) -> None:
             assert scores[row, column].item() == pytest.approx(-full.loss.item() * (len(answer) + 1), abs=1e-4)
 
 
+@pytest.mark.parametrize("second", [False, True])
+def test_every_logit_behind_the_cache_is_that_of_the_full_pass(second: bool) -> None:
+    """The new tokens one by one, two at a time and all at once, for prompts of unequal length."""
+    model = MODELS[second]
+    text = torch.tensor([[11, 12, 13, 14], [21, 22, 23, 24], [31, 32, 33, 34]])
+    for right in (False, True):
+        ids, mask = prompts(*PROMPTS, right=right)
+        rows = torch.cat([ids, text], dim=1)
+        kinds = torch.cat([torch.zeros_like(ids), torch.ones_like(text)], dim=1)
+        with torch.no_grad():
+            full = model(rows, PICTURES, torch.cat([mask, torch.ones_like(text)], dim=1), token_type_ids=kinds).logits
+            for step in (1, 2, 4):
+                reader, logits = read_prompt(model.language_model, model.prompt(ids, PICTURES, mask), room=4)
+                read = [reader.read(part) for part in text.split(step, dim=1)]
+                last = ids.shape[1] - 1 - (0 if not right else ids.shape[1] - mask.sum(dim=1))
+                first = full[torch.arange(3), last]
+                assert torch.allclose(logits, first, atol=1e-5, rtol=1e-5)
+                assert torch.allclose(torch.cat(read, dim=1), full[:, ids.shape[1] :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_the_search_with_one_beam_finds_the_greedy_text_where_the_model_is_sure(second: bool) -> None:
+    """A search keeps the best text that could have ended anywhere, so where it must follow the greedy one is where each
+    greedy token has nearly all the probability.
+    """
+    model = tiny(second)
+    # logits a thousand times as large
+    norm = model.language_model.norm.weight.data
+    norm.add_(1.0).mul_(1000.0).sub_(1.0)
+    lengths = set[int]()
+    ids, mask = prompts(*PROMPTS)
+    with torch.no_grad():
+        prompt = model.prompt(ids, PICTURES, mask)
+        free = generate(model.language_model, prompt, Choice(eos=-1, pad=0, max_new_tokens=6))
+        assert (free.log_probability > -0.1).all()
+        # each token that is written takes the place of EOS once, so that texts of every length end
+        for eos in set(free.tokens.flatten().tolist()):
+            choice = Choice(eos=eos, pad=0, max_new_tokens=6)
+            greedy = generate(model.language_model, prompt, choice)
+            found = beam_search(model.language_model, prompt, choice)
+            for row in range(len(ids)):
+                text = greedy.tokens[row].tolist()
+                if eos in text:
+                    text = text[: text.index(eos) + 1]
+                    assert found.tokens[row].tolist()[: len(text)] == text
+                    assert found.log_probability[row] == pytest.approx(greedy.log_probability[row].item(), abs=1e-5)
+                    lengths.add(len(text))
+    # the second one repeats its first word
+    assert len(lengths) > (0 if second else 2)
+
+
 def test_one_beam_is_greedy_and_each_greedy_token_is_the_likeliest_of_a_full_pass() -> None:
     model = MODELS[True]
     ids, mask = prompts(*PROMPTS)
@@ -264,8 +381,9 @@ def test_one_beam_is_greedy_and_each_greedy_token_is_the_likeliest_of_a_full_pas
             assert logits[0, -1].argmax() == text[place]
 
 
-def test_the_suffix_sees_nothing_later_and_the_prompt_all_of_itself() -> None:
-    model = MODELS[False]
+@pytest.mark.parametrize("second", [False, True])
+def test_the_suffix_sees_nothing_later_and_the_prompt_all_of_itself(second: bool) -> None:
+    model = MODELS[second]
     text = torch.tensor([[60] * 4 + [2, 9, 8, 3, 20, 21, 22, 1]])
     kinds = (torch.arange(12) >= 8).long()[None]
     table = model.language_model.embed_tokens
@@ -324,6 +442,17 @@ def test_bad_input_is_told() -> None:
         model.generate(ids, PICTURES[:1], top_p=0.5)
     with pytest.raises(InputError, match="no answers"):
         model.score(ids, [], PICTURES[:1])
+
+
+def test_an_output_is_a_tree_that_torch_looks_into() -> None:
+    ids, _ = prompts(PROMPTS[0])
+    with torch.no_grad():
+        labels = ids.masked_fill(ids == 60, -100)
+        output = MODELS[False](ids, PICTURES[:1], labels=labels, output_hidden_states=True)
+    leaves, shape = tree_flatten(output)
+    # the loss, the logits, the embeddings and three layers, and the picture
+    assert [leaf.shape for leaf in leaves if leaf is not None][:2] == [(), (1, 9, 60)] and len(leaves) == 7
+    assert torch.equal(tree_unflatten(leaves, shape)["logits"], output.logits)
 
 
 def test_a_recomputed_pass_gives_the_same_gradients() -> None:

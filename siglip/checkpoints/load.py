@@ -24,6 +24,7 @@ from siglip.config_paligemma import PaliGemmaConfig
 from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError
 from siglip.model import kind_of, resize_position_embedding
+from siglip.model.int8 import make_int8, quantised
 from siglip.model.kinds import AnyConfig
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipTokenizer
@@ -115,6 +116,9 @@ def _load_paligemma(
         config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
     model = build_empty(kind, config)
     tensors = find_tensors(model, checkpoint.stored)
+    if str(dtype).removeprefix("torch.") == "int8":
+        dtype = "float32"
+        make_int8(model, kept=model.multi_modal_projector)
     state = _read(model, tensors, checkpoint.stored, dtype=_dtype(dtype, tensors), device=find_device(device))
     model.load_state_dict(state, assign=True)
     return model.eval()
@@ -236,19 +240,30 @@ def _read(
 ) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     converted_bytes = 0
+    rounded = any(parameter.dtype == torch.int8 for parameter in model.state_dict().values())
     for name, parameter in model.state_dict().items():
+        if name in state:
+            continue
         target = torch.float32 if name in _FLOAT32 else dtype
         if name not in tensors:
             # the fresh head of a classifier starts at zero
             state[name] = torch.zeros(parameter.shape, dtype=target, device=device)
             continue
         stored = tensors[name].read()
+        if parameter.dtype == torch.int8:
+            whole, scale = quantised(stored)
+            state[name], state[name.removesuffix("weight") + "scale"] = whole.to(device), scale.to(device)
+            checkpoint.release()
+            continue
         tensor = stored
         if stored.ndim == 2 and stored.shape != parameter.shape:
             # of all shapes that differ only that of the position embeddings comes so far
             side = math.isqrt(parameter.shape[0])
             tensor = resize_position_embedding(stored.float(), (side, side), method="corner-bilinear")
         state[name] = tensor.reshape(parameter.shape).to(device, target).contiguous()
+        if rounded and state[name].data_ptr() == stored.data_ptr():
+            # what is kept of a file keeps the pages of the large tensors that were read beside it
+            state[name] = state[name].clone()
         converted_bytes += stored.nbytes if state[name].data_ptr() != stored.data_ptr() else 0
         if converted_bytes >= _RELEASE_BYTES:
             converted_bytes = 0
@@ -261,5 +276,8 @@ def _dtype(dtype: torch.dtype | str, tensors: dict[str, StoredTensor]) -> torch.
         return max(tensors.values(), key=lambda tensor: math.prod(tensor.shape)).dtype
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)} or 'auto' (as stored), got {dtype!r}")
+        raise ConfigError(
+            f"dtype must be one of {', '.join(_DTYPES)} or 'auto' (as stored), for a PaliGemma also 'int8', "
+            f"got {dtype!r}"
+        )
     return _DTYPES[name]

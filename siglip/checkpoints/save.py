@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
+
 from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import build_empty, image_settings, load_processing, open_checkpoint
@@ -21,6 +23,8 @@ _MAX_SHARD_BYTES = 5_000_000_000
 def save_model(model: PretrainedModel, folder: StrPath, *, max_shard_bytes: int = _MAX_SHARD_BYTES) -> None:
     """Write `config.json` and safetensors, read by our class and by transformers' class of the same name."""
     made: Any = model
+    if any(tensor.dtype == torch.int8 for tensor in made.state_dict().values()):
+        raise ConfigError("a model loaded as int8 is not written, since it lost digits; load it in another dtype first")
     tensors = {name: StoredTensor.of(tensor) for name, tensor in made.state_dict().items()}
     target = Path(folder)
     settle(target)

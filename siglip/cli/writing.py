@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dtype",
         default="float32",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        help="numbers of the model; auto: as they are stored (default: float32)",
+        choices=["auto", "float32", "bfloat16", "float16", "int8"],
+        help="numbers of the model; auto: as they are stored; int8: a byte a weight (default: float32)",
     )
     group.add_argument("--batch-size", type=inputs.positive, default=8, metavar="N", help="at a time (default: 8)")
 

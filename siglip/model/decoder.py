@@ -172,6 +172,14 @@ class GemmaLayer(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
+class TokenTable(nn.Embedding):
+    """One row for each token, and as output head."""
+
+    def scores(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocabulary"]:
+        """The product of `hidden` with every row."""
+        return F.linear(hidden, self.weight)
+
+
 class GemmaDecoder(nn.Module):
     """The layers, the table of tokens before them, and the same table as output head behind them.
 
@@ -181,7 +189,7 @@ class GemmaDecoder(nn.Module):
     def __init__(self, config: GemmaConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = TokenTable(config.vocab_size, config.hidden_size)
         nn.init.normal_(self.embed_tokens.weight, std=_TABLE_STD, generator=generator)
         self.layers = nn.ModuleList(GemmaLayer(config, generator) for _ in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
@@ -189,8 +197,8 @@ class GemmaDecoder(nn.Module):
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Rows of the table times sqrt(width), a factor rounded to the table's dtype as in the original code."""
-        table = self.embed_tokens.weight
-        return self.embed_tokens(input_ids) * table.new_tensor(math.sqrt(self.config.hidden_size))
+        rows = self.embed_tokens(input_ids)
+        return rows * rows.new_tensor(math.sqrt(self.config.hidden_size))
 
     def forward(
         self,
@@ -222,7 +230,7 @@ class GemmaDecoder(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocabulary"]:
         """Scores of every next token, float32, soft-capped where the configuration says so."""
-        logits = F.linear(hidden, self.embed_tokens.weight).float()
+        logits = self.embed_tokens.scores(hidden).float()
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -15,9 +15,9 @@ from siglip import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemma
 from siglip.checkpoints import convert
 from siglip.errors import CheckpointError, ConfigError, TensorMismatch
 from tests.captioners import captioner
-from tests.checkpoints.test_load import check_peaks
+from tests.checkpoints.test_load import check_peaks, peaks
 from tests.conftest import ROOT
-from tests.model.test_paligemma import MODELS
+from tests.model.test_paligemma import MODELS, middling
 
 CLASS = PaliGemmaForConditionalGeneration
 # what each of our two name stems is called on the hub, after transformers 4.52, and in a folder made anew by 5.x
@@ -183,7 +183,7 @@ def test_loading_takes_at_most_1_15_times_the_memory_of_the_weights(tmp_path: Pa
     config = small.config
     vision = replace(config.vision_config, hidden_size=256, num_hidden_layers=4, intermediate_size=1024)
     text = replace(
-        config.text_config, vocab_size=8000, hidden_size=768, num_hidden_layers=6, intermediate_size=3072, head_dim=64
+        config.text_config, vocab_size=8000, hidden_size=512, num_hidden_layers=15, intermediate_size=2048, head_dim=64
     )
     model = CLASS(replace(config, vision_config=vision, text_config=text, image_token_index=8000))
     made = tmp_path / "made"
@@ -194,3 +194,50 @@ def test_loading_takes_at_most_1_15_times_the_memory_of_the_weights(tmp_path: Pa
     assert same(CLASS.from_pretrained(made / "big_vision.npz"), model)
     model.half().save_pretrained(made / "float16")
     check_peaks("PaliGemmaForConditionalGeneration", tmp_path / "small.npz", sorted(made.iterdir()))
+    # of whole numbers the blocks that are made float on the way count too, whatever the size of the model
+    for _, weights, peak in peaks(
+        "PaliGemmaForConditionalGeneration", "int8", tmp_path / "small.npz", [made / "single"]
+    ):
+        assert weights < 70_000_000
+        assert peak - weights < 100_000_000
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_int8_is_the_model_whose_weights_are_rounded_row_by_row(second: bool, tmp_path: Path) -> None:
+    from siglip.model.int8 import quantised
+
+    model = middling(second)
+    model.save_pretrained(tmp_path)
+    whole = CLASS.from_pretrained(tmp_path, dtype="int8")
+    held = sum(tensor.nbytes for tensor in whole.state_dict().values())
+    assert held < 0.27 * sum(tensor.nbytes for tensor in model.state_dict().values())
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.cat([torch.full((2, 64), 4000), torch.randint(3, 4000, (2, 9), generator=generator)], dim=1)
+    pictures = torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1
+    with torch.no_grad():
+        exact = model(ids, pictures).logits
+        found = whole(ids, pictures).logits
+        for name, layer in model.named_modules():
+            if (isinstance(layer, torch.nn.Linear) and "projector" not in name) or name.endswith("embed_tokens"):
+                numbers, scale = quantised(layer.weight)
+                assert (numbers * scale[:, None] - layer.weight).abs().max() <= 0.5001 * scale.max()
+                layer.weight.copy_(numbers * scale[:, None])
+        rounded = model(ids, pictures).logits
+    assert torch.allclose(found, rounded, atol=1e-4, rtol=1e-4)
+    assert (found - exact).std() < 0.04 * exact.std()
+    assert (
+        whole.generate(ids, pictures, max_new_tokens=5).tolist()
+        == model.generate(ids, pictures, max_new_tokens=5).tolist()
+    )
+    with pytest.raises(ConfigError, match="loaded as int8 is not written"):
+        whole.save_pretrained(tmp_path / "again")
+    with pytest.raises(ConfigError, match="for a PaliGemma also 'int8', got 'int8'"):
+        SiglipModel.from_pretrained("nano", dtype="int8")
+
+
+def test_a_row_of_zeros_stays_one_in_int8() -> None:
+    from siglip.model.int8 import quantised
+
+    numbers, scale = quantised(torch.tensor([[0.0, 0.0], [-2.54, 1.27]]))
+    assert numbers.tolist() == [[0, 0], [-127, 64]]
+    assert scale[1].item() == pytest.approx(0.02)

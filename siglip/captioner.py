@@ -6,7 +6,7 @@ Pictures are decoded in threads while the decoder writes, a bounded number ahead
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -104,6 +104,40 @@ class Captioner:
 
         stream = self._stream(items, prompt, choice.max_new_tokens, texts)
         return (item if isinstance(item, Failure) else Text(item[0], *item[1]) for item in stream)
+
+    def draw(
+        self,
+        items: Iterable[ImageInput],
+        prompt: str,
+        *,
+        count: int,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 0.9,
+        max_new_tokens: int = 32,
+    ) -> Generator[list[Text] | Failure, None, None]:
+        """For each picture the likeliest text and `count` drawn ones, equal ones once; else as `write`.
+
+        What is drawn depends on `seed` and the picture. The picture is looked at once for all of them.
+        """
+        processor = self.processor
+        likeliest = Choice(eos=processor.eos_token_id, pad=processor.pad_token_id, max_new_tokens=max_new_tokens)
+        drawn = replace(likeliest, temperature=temperature, top_p=top_p)
+        choices = [likeliest, *(replace(drawn, seed=seed * count + number) for number in range(count))]
+
+        def texts(prompted: Prompt) -> list[dict[str, float]]:
+            found: list[dict[str, float]] = [{} for _ in range(len(prompted.valid))]
+            for choice in choices:
+                written = generate(self.model.language_model, prompted, choice)
+                chances: list[float] = written.log_probability.exp().tolist()
+                for texts, text, chance in zip(
+                    found, processor.batch_decode(written.tokens.cpu()), chances, strict=True
+                ):
+                    texts.setdefault(text, chance)
+            return found
+
+        for item in self._stream(items, prompt, max_new_tokens, texts):
+            yield item if isinstance(item, Failure) else [Text(item[0], *pair) for pair in item[1].items()]
 
     def score(
         self, items: Iterable[ImageInput], prompt: str, answers: Sequence[str]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -172,6 +172,46 @@ class VisualQuestionAnswering:
             return sorted(found, key=lambda entry: -entry["score"])[:top_k]
 
         return _each(image, lambda items: self.captioner.score(items, prompt, answers), chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A text for a picture, its probability by the model that wrote it, and its score by the one that compares."""
+
+    text: str
+    probability: float
+    score: float
+
+
+def reranked(
+    captioner: Captioner,
+    embedder: Embedder,
+    images: Sequence[ImageInput],
+    prompt: str = "caption en",
+    *,
+    count: int = 5,
+    seed: int = 0,
+    max_new_tokens: int = 32,
+) -> Generator[list[Candidate] | Failure, None, None]:
+    """For each picture the likeliest text and `count` drawn ones, the one that fits the picture best first.
+
+    The score is the probability that text and picture belong together, by the SigLIP model of `embedder`. Empty texts
+    come last. Raises as `Captioner.draw`.
+    """
+    drawn = captioner.draw(images, prompt, count=count, seed=seed, max_new_tokens=max_new_tokens)
+    with closing(drawn), closing(embedder.stream_images(images)) as vectors:
+        for texts, picture in zip(drawn, vectors, strict=True):
+            if isinstance(texts, Failure) or isinstance(picture, Failure):
+                yield texts if isinstance(texts, Failure) else cast(Failure, picture)
+                continue
+            words = [item for item in texts if item.text]
+            found = [Candidate(item.text, item.probability, 0.0) for item in texts if not item.text]
+            if words:
+                encoded = embedder.embed_texts([item.text for item in words]).vectors
+                scores: list[float] = embedder.probabilities(picture[1][None], encoded)[0].tolist()
+                pairs = zip(words, scores, strict=True)
+                found = [Candidate(item.text, item.probability, score) for item, score in pairs] + found
+            yield sorted(found, key=lambda candidate: (not candidate.text, -candidate.score))
 
 
 _TASKS = {

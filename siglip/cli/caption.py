@@ -1,26 +1,36 @@
 """Say in words what is in each picture.
 
 The model is a PaliGemma, which writes; a SigLIP model compares and cannot.
-The probability is that of the whole text. With --write captions go into files
-beside the pictures: photo.txt, photo.jpg.xmp (dc:description, which photo
-managers read), or one captions.jsonl a folder. Files that are there stay as
-they are, unless --overwrite is given.
+The probability is that of the whole text. With --rerank a SigLIP model orders
+the likeliest text and several drawn ones by how well they fit the picture.
+
+With --write captions go into files beside the pictures: photo.txt,
+photo.jpg.xmp (dc:description, which photo managers read), or one captions.jsonl
+a folder. Files that are there stay as they are, unless --overwrite is given.
 
 for example:
   siglip caption photo.jpg --model google/paligemma2-3b-mix-224
   siglip caption photos --model my-captioner --beams 3 --sheet sheet.png
   siglip caption photos --model my-captioner --write xmp
+  siglip caption photos --model my-captioner --rerank nano --samples 9 --json
 """
 
 import argparse
 import json
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from siglip.cli import inputs, output, sheet, writing
 from siglip.errors import Failure
 from siglip.files import write_text
+from siglip.releases import check_model_name
 
+# characters that XML has no place for
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -40,6 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     inputs.add_image_arguments(parser)
     parser.add_argument("--prompt", type=inputs.text, default="caption en", help="(default: 'caption en')")
     writing.add_arguments(parser)
+    parser.add_argument(
+        "--rerank", metavar="SIGLIP", help="order the likeliest text and drawn ones by this model, such as nano"
+    )
+    parser.add_argument("--samples", type=inputs.positive, metavar="N", help="--rerank: texts drawn (default: 5)")
+    parser.add_argument("--seed", type=int, metavar="N", help="--rerank: other texts for another one (default: 0)")
     parser.add_argument("--write", choices=["txt", "xmp", "jsonl"], help="also write files beside the pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace such files where they are already there")
     sheet.add_argument(parser)
@@ -49,27 +64,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.overwrite and not arguments.write:
         raise inputs.UsageError("--overwrite replaces what --write writes; give --write too")
+    if not arguments.rerank and (arguments.samples, arguments.seed) != (None, None):
+        raise inputs.UsageError("--samples and --seed are for what --rerank chooses from; give --rerank too")
+    if arguments.rerank and arguments.beams > 1:
+        raise inputs.UsageError("--rerank draws texts and --beams searches for the likeliest; give one of the two")
     names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
-    captioner = writing.load(arguments)
+    open_stream = _stream(arguments)
     form = output.form_of(arguments)
-    report = output.Report(
-        form,
-        [output.Column("image", names), output.Column("caption", width=48), output.Column("probability")],
-        key="images",
-        head={"model": arguments.model, "prompt": arguments.prompt},
-    )
+    columns = [output.Column("image", names), output.Column("caption", width=48), output.Column("probability")]
+    head = {"model": arguments.model, "prompt": arguments.prompt}
+    if arguments.rerank:
+        columns.append(output.Column("score"))
+        head |= {"rerank": arguments.rerank, "samples": arguments.samples or 5, "seed": arguments.seed or 0}
+    report = output.Report(form, columns, key="images", head=head)
     captions: list[tuple[str, str]] = []
-    options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
-    results = writing.each(
-        names, failed, lambda some: captioner.write(some, arguments.prompt, **options), bar=form != "table"
-    )
-    for name, result in results:
-        report.add(
-            {"image": name, "caption": result.text, "probability": result.probability},
-            [(name, result.text, result.probability)],
-        )
-        captions.append((name, result.text))
+    for name, found in writing.each(names, failed, open_stream, bar=form != "table"):
+        best = found[0]
+        record = {"image": name, "caption": best.text, "probability": best.probability}
+        if not arguments.rerank:
+            report.add(record, [(name, best.text, best.probability)])
+        else:
+            report.add(
+                {**record, "score": best.score, "candidates": [asdict(item) for item in found]},
+                [(name, item.text, item.probability, item.score) for item in found],
+            )
+        captions.append((name, best.text))
     unreadable = len(failed)
     if arguments.write:
         failed += _write(captions, arguments.write, overwrite=arguments.overwrite)
@@ -78,6 +98,27 @@ def run(arguments: argparse.Namespace) -> int:
         shown = [(name, [caption]) for name, caption in captions[: sheet.MOST]]
         sheet.draw(shown, arguments.sheet, total - unreadable)
     return output.report_failures(failed, total)
+
+
+def _stream(arguments: argparse.Namespace) -> Callable[[Sequence[str]], Generator[list[Any] | Failure, None, None]]:
+    """What gives, for the pictures of some names, the texts of each, best first."""
+    if arguments.rerank:
+        check_model_name(arguments.rerank)
+    captioner = writing.load(arguments)
+    if not arguments.rerank:
+
+        def written(names: Sequence[str]) -> Generator[list[Any] | Failure, None, None]:
+            options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
+            for item in captioner.write(names, arguments.prompt, **options):
+                yield item if isinstance(item, Failure) else [item]
+
+        return written
+    from siglip.embedder import Embedder
+    from siglip.pipelines import reranked
+
+    embedder = Embedder.from_pretrained(arguments.rerank, device=arguments.device)
+    drawn = {"count": arguments.samples or 5, "seed": arguments.seed or 0, "max_new_tokens": arguments.max_tokens}
+    return lambda names: reranked(captioner, embedder, names, arguments.prompt, **drawn)
 
 
 def _write(captions: list[tuple[str, str]], form: str, *, overwrite: bool) -> list[Failure]:
@@ -98,7 +139,7 @@ def _write(captions: list[tuple[str, str]], form: str, *, overwrite: bool) -> li
         if file in files:
             failed.append(Failure(name, f"{file} is already that of another picture of this name"))
         else:
-            files[file] = caption + "\n" if form == "txt" else _XMP.format(escape(caption))
+            files[file] = caption + "\n" if form == "txt" else _XMP.format(escape(_NO_XML.sub(" ", caption)))
     written = 0
     for file, text in files.items():
         if file.exists() and not overwrite:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siglip import pipeline
+from siglip import Embedder, pipeline
 from siglip.cli import sheet
 from siglip.cli.main import main
 from siglip.processing import Box
@@ -52,6 +52,34 @@ def test_captions_are_those_of_the_pipeline(model: str, photos: Path, capsys: py
     drawing.unlink()
     assert main([*words]) == 3
     assert capsys.readouterr().out.startswith("image\tcaption\tprobability\n")
+
+
+def test_several_texts_are_ordered_by_a_model_that_compares(
+    model: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["caption", str(photos), "--model", model, *WRITE, "--rerank", "nano", "--samples", "4", "--json"]
+    assert main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["rerank"], document["samples"], document["seed"]) == ("nano", 4, 0)
+    embedder = Embedder.from_pretrained("nano")
+    greedy = pipeline("image-to-text", model)
+    for entry in document["images"]:
+        found = entry["candidates"]
+        scores = [item["score"] for item in found]
+        assert scores == sorted(scores, reverse=True) and len({item["text"] for item in found}) == len(found) > 2
+        assert (entry["caption"], entry["score"]) == (found[0]["text"], scores[0])
+        picture, texts = embedder.embed_images([entry["image"]]), embedder.embed_texts([item["text"] for item in found])
+        assert scores == pytest.approx(embedder.probabilities(picture, texts)[0].tolist(), rel=1e-3)
+        assert greedy(entry["image"], max_new_tokens=4)[0]["generated_text"] in [item["text"] for item in found]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out) == document
+    assert main([*words, "--seed", "1"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["seed"] == 1 and other["images"] != document["images"]
+    (photos / "broken.png").write_bytes(b"nothing")
+    assert main(words[:-1]) == 3
+    printed = capsys.readouterr()
+    assert printed.out.startswith("image\tcaption\tprobability\tscore\n") and "broken.png" in printed.err
 
 
 def test_side_files_are_written_beside_the_pictures_and_never_over_others(
@@ -118,6 +146,14 @@ def test_boxes_are_framed_on_the_sheet(photos: Path) -> None:
         (["caption", "pig.png", "--model", "nano"], "captions and answers need a PaliGemma"),
         (["caption", "pig.png", "--model", "no-such-folder"], "no model 'no-such-folder'"),
         (["caption", "pig.png"], "--model"),
+        (["caption", "pig.png", "--model", "MODEL", "--seed", "3"], "give --rerank too"),
+        (["caption", "pig.png", "--model", "MODEL", "--rerank", "nano", "--beams", "2"], "give one of the two"),
+        (["caption", "pig.png", "--model", "MODEL", "--rerank", "nan"], "did you mean 'nano'"),
+        (["caption", "pig.png", "--model", "MODEL", "--rerank", "MODEL"], "compares nothing"),
+        (["caption", "pig.png", "--model", "MODEL", "--prompt", " "], "the prompt is empty"),
+        (["caption", "pig.png", "--model", "MODEL", "--prompt", "word " * 90], "this decoder reads 128"),
+        (["ask", "pig.png", "word " * 90, "--model", "MODEL", "--answers", "yes"], "this decoder reads 128"),
+        (["detect", "pig.png", "", "--model", "MODEL"], "the things to find"),
         (["ask", "pig.png", "--model", "nano"], "the question last"),
         (["ask", "pig.png", " ", "--model", "nano"], "the question last"),
         (["classify", "pig.png", "--labels", "a", "--model", "MODEL"], "compares nothing"),

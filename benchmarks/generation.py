@@ -1,29 +1,52 @@
 """How fast does a PaliGemma write, random weights, against transformers with the same weights?
 
-A turn is 32 new tokens, greedy, float32, for 1 or 8 pictures with a short prompt each; nothing ends early.
+A turn is 32 new tokens, greedy, float32, for 1 or 8 pictures with a short prompt each; nothing ends early. Then the
+captions of 200 JPEG files, 12 tokens each, with a smaller model: ours by Captioner, the peer's in the loop of its
+users, who open, prepare and describe one picture after the other. The peer's prompt is tokenised beforehand.
 """
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 
+from benchmarks.folder import photograph
 from benchmarks.harness import Contestant, Row, arguments, compare, publish, race
-from siglip import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
+from siglip import (
+    Captioner,
+    GemmaConfig,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    SiglipImageProcessor,
+    SiglipProcessor,
+    SiglipVisionConfig,
+)  # fmt: skip
+from siglip.captioner import Text
+from siglip.config import ImageSettings
+
+# of the decoder: vocabulary, width, mlp, layers, head width; of the tower: width, mlp, layers, side of a patch
+TOY = ((64, 32, 64, 2, 8), (48, 96, 2, 28))
+MIDDLE = ((32000, 512, 2048, 8, 128), (384, 1536, 6, 16))  # about 60 million parameters
+SMALL = ((8002, 256, 768, 4, 64), (192, 768, 6, 16))  # about 8 million
 
 
-def models(quick: bool) -> tuple[PaliGemmaForConditionalGeneration, Any]:
-    """Ours and transformers', of about 60 million parameters."""
+def models(shape: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[PaliGemmaForConditionalGeneration, Any]:
+    """Ours and transformers'."""
+    (words, width, mlp, layers, head), (tower_width, tower_mlp, tower_layers, patch) = shape
     text = GemmaConfig(
-        vocab_size=64 if quick else 32000, hidden_size=32 if quick else 512, intermediate_size=64 if quick else 2048,
-        num_hidden_layers=2 if quick else 8, num_attention_heads=4, num_key_value_heads=1,
-        head_dim=8 if quick else 128,
+        vocab_size=words, hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=head,
     )  # fmt: skip
     vision = SiglipVisionConfig(
-        hidden_size=48 if quick else 384, intermediate_size=96 if quick else 1536, num_attention_heads=6,
-        num_hidden_layers=2 if quick else 6, image_size=224, patch_size=28 if quick else 16, vision_use_head=False,
+        hidden_size=tower_width, intermediate_size=tower_mlp, num_attention_heads=6, num_hidden_layers=tower_layers,
+        image_size=224, patch_size=patch, vision_use_head=False,
     )  # fmt: skip
     config = PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=text.vocab_size)
     ours = PaliGemmaForConditionalGeneration(config, generator=torch.Generator().manual_seed(0)).eval()
@@ -32,15 +55,13 @@ def models(quick: bool) -> tuple[PaliGemmaForConditionalGeneration, Any]:
         peer = transformers.PaliGemmaForConditionalGeneration.from_pretrained(folder).eval()
     # no token is -1, so both write to the end
     peer.generation_config.eos_token_id = None
-    ours.config = PaliGemmaConfig(
-        vision_config=vision, text_config=text, image_token_index=text.vocab_size, eos_token_id=-1
-    )
+    ours.config = replace(config, eos_token_id=-1)
     return ours, peer
 
 
 @torch.inference_mode()
 def measure(batch: int, new: int, rounds: int, quick: bool) -> tuple[Row, bool]:
-    ours, peer = models(quick)
+    ours, peer = models(TOY if quick else MIDDLE)
     config = ours.config
     pictures = torch.rand(batch, 3, 224, 224) * 2 - 1
     prompt = torch.randint(3, config.text_config.vocab_size, (batch, 6))
@@ -58,6 +79,46 @@ def measure(batch: int, new: int, rounds: int, quick: bool) -> tuple[Row, bool]:
     return compare(f"{new} tokens, {batch} pictures", timings, peer="peer", ours="ours", goal=1.3), same
 
 
+def measure_files(quick: bool, rounds: int) -> tuple[Row, int]:
+    """Files on disk -> captions; also how many captions are the same."""
+    ours, peer = models(((8002, *TOY[0][1:]), TOY[1]) if quick else SMALL)
+    images = SiglipImageProcessor(ImageSettings(image_size=224, resample="bicubic"))
+    tokenizer = SiglipProcessor.from_pretrained("nano").tokenizer
+    processor = PaliGemmaProcessor(images, tokenizer, ours.config.vision_config.num_patches)
+    # no token is -1 here either
+    processor.eos_token_id = -1
+    captioner = Captioner(ours, processor)
+    theirs = transformers.SiglipImageProcessor(size={"height": 224, "width": 224}, resample=3)
+    ids = processor.join(["caption en"])["input_ids"]
+    new = 2 if quick else 12
+
+    def our_way(paths: Sequence[Path]) -> list[str]:
+        return [
+            item.text for item in captioner.write(paths, "caption en", max_new_tokens=new) if isinstance(item, Text)
+        ]
+
+    @torch.inference_mode()
+    def their_way(paths: Sequence[Path]) -> list[str]:
+        texts: list[str] = []
+        for path in paths:
+            pixels = theirs(images=Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"]
+            tokens = peer.generate(
+                input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), max_new_tokens=new,
+                token_type_ids=torch.zeros_like(ids), do_sample=False,
+            )  # fmt: skip
+            texts.append(processor.decode(tokens[0, ids.shape[1] :]))
+        return texts
+
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name, f"{number}.jpg") for number in range(4 if quick else 200)]
+        for number, path in enumerate(paths):
+            photograph((640, 480), number).save(path, quality=90)
+        same = sum(one == other for one, other in zip(our_way(paths[:20]), their_way(paths[:20]), strict=True))
+        ways: dict[str, Contestant] = {"ours": partial(our_way, paths), "peer": partial(their_way, paths)}
+        timings = race(ways, rounds=rounds, warm_up=False)
+    return compare(f"captions of {len(paths)} files", timings, peer="peer", ours="ours", goal=1.5), same
+
+
 def main(argv: list[str] | None = None) -> None:
     options = arguments(__doc__, argv)
     rows: list[Row] = []
@@ -67,6 +128,9 @@ def main(argv: list[str] | None = None) -> None:
         row, same = measure(batch, new, options.rounds or (1 if options.quick else 5), options.quick)
         rows.append(row)
         facts[f"same tokens, {batch} pictures"] = same
+    row, same = measure_files(options.quick, min(options.rounds or 2, 2))
+    rows.append(row)
+    facts["same captions of the first 20 files"] = same
     publish("Generation against transformers, float32", rows, facts, quick=options.quick)
 
 

@@ -268,6 +268,8 @@ def _read(
         if converted_bytes >= _RELEASE_BYTES:
             converted_bytes = 0
             checkpoint.release()
+    if rounded:
+        checkpoint.release()
     return state
 
 

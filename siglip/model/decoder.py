@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from siglip.config_paligemma import GemmaConfig
-from siglip.model.layers import lecun_normal_
+from siglip.model.layers import gelu_of, lecun_normal_
 
 # of the table: larger values start far from the uniform guess, since table and output head are one
 _TABLE_STD = 0.02
@@ -86,12 +86,18 @@ class GemmaAttention(nn.Module):
         turn: tuple[Float[Tensor, "batch 1 tokens half"], Float[Tensor, "batch 1 tokens half"]],
         mask: Bool[Tensor, "batch 1 tokens all"] | None,
         memory: tuple[KeyValueCache, int] | None,
-    ) -> Float[Tensor, "batch tokens width"]:
+        wanted: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch some width"]:
+        asking, query_turn = x, turn
+        if wanted is not None:
+            asking = _at(x, wanted)
+            query_turn = tuple(_at(part[:, 0], wanted)[:, None] for part in turn)
+            mask = None if mask is None else _at(mask[:, 0], wanted)[:, None]
         query, key, value = (
-            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
+            layer(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for layer, tokens in ((self.q_proj, asking), (self.k_proj, x), (self.v_proj, x))
         )
-        query, key = _rotate(query, *turn), _rotate(key, *turn)
+        query, key = _rotate(query, *query_turn), _rotate(key, *turn)
         if memory is not None:
             cache, layer = memory
             key, value = cache.store(layer, key, value)
@@ -114,6 +120,11 @@ class GemmaAttention(nn.Module):
         return mixed.unflatten(2, (self.groups, tokens)).flatten(1, 2)
 
 
+def _at(x: Tensor, places: Tensor) -> Tensor:
+    """Of each row the token at its place."""
+    return x[torch.arange(len(x), device=x.device), places][:, None]
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).type_as(x)
@@ -131,7 +142,11 @@ class GemmaMlp(nn.Module):
             lecun_normal_(layer.weight, layer.in_features, generator)
 
     def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        gate = self.gate_proj(x)
+        # of a single token, what the one kernel does is less than what starting several costs
+        large = gate.shape[-2] > 1
+        gate = gelu_of(self.gate_proj, gate, "tanh") if large else F.gelu(gate, approximate="tanh")
+        return self.down_proj(gate * self.up_proj(x))
 
 
 class GemmaLayer(nn.Module):
@@ -160,8 +175,10 @@ class GemmaLayer(nn.Module):
         turn: tuple[Float[Tensor, "batch 1 tokens half"], Float[Tensor, "batch 1 tokens half"]],
         mask: Bool[Tensor, "batch 1 tokens all"] | None,
         memory: tuple[KeyValueCache, int] | None = None,
-    ) -> Float[Tensor, "batch tokens width"]:
-        added = self.self_attn(self.input_layernorm(x), turn, mask, memory)
+        wanted: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch some width"]:
+        added = self.self_attn(self.input_layernorm(x), turn, mask, memory, wanted)
+        x = x if wanted is None else _at(x, wanted)
         if not self.post_norms:
             x = x + self._drop(added)
             return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
@@ -208,10 +225,12 @@ class GemmaDecoder(nn.Module):
         *,
         cache: KeyValueCache | None = None,
         output_hidden_states: bool = False,
-    ) -> tuple[Float[Tensor, "batch tokens width"], tuple[Float[Tensor, "batch tokens width"], ...] | None]:
+        wanted: Int[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, "batch some width"], tuple[Float[Tensor, "batch tokens width"], ...] | None]:
         """What the head reads, and every layer's input if asked for; a cache takes the tokens and counts them.
 
         Token q may see token k where `mask` is true (None: everywhere), k counting from the first one in the cache.
+        With `wanted` only the token at that place of each row comes out, and the last layer works for it alone.
         """
         turn = self._turn(positions)
         x, states = embeds, [embeds]
@@ -220,7 +239,7 @@ class GemmaDecoder(nn.Module):
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(layer, x, turn, mask, use_reentrant=False)
             else:
-                x = layer(x, turn, mask, memory)
+                x = layer(x, turn, mask, memory, wanted if index + 1 == len(self.layers) else None)
             states.append(x)
         if cache is not None:
             cache.filled += embeds.shape[1]

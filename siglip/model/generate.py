@@ -111,11 +111,10 @@ def read_prompt(
     check_length(decoder, tokens + room)
     cache = KeyValueCache.empty(decoder.config, batch=batch, length=tokens + room, like=prompt.embeds)
     mask = prefix_mask(prompt.valid, prompt.valid)
-    hidden, _ = decoder(prompt.embeds, positions_of(prompt.valid), mask, cache=cache)
-    order = torch.arange(tokens, device=hidden.device)
+    order = torch.arange(tokens, device=prompt.embeds.device)
     last = (order * prompt.valid).argmax(dim=1)
-    logits = decoder.logits(hidden[torch.arange(batch, device=hidden.device), last])
-    return _Reader(decoder, prompt.valid, cache), logits
+    hidden, _ = decoder(prompt.embeds, positions_of(prompt.valid), mask, cache=cache, wanted=last)
+    return _Reader(decoder, prompt.valid, cache), decoder.logits(hidden[:, 0])
 
 
 def generate(decoder: GemmaDecoder, prompt: Prompt, choice: Choice) -> Written:

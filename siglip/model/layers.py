@@ -78,22 +78,26 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         hidden = self.fc1(x)
-        if _records(hidden) or _is_watched(self.fc1):
-            return self.fc2(F.gelu(hidden, approximate=self.approximate))
-        return self.fc2(self._overwrite_by_gelu(hidden))
+        return self.fc2(gelu_of(self.fc1, hidden, self.approximate))
 
-    def _overwrite_by_gelu(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """In place and by blocks that stay in the cache: a second wide tensor costs a page fault every 4 KB."""
-        for block in hidden.view(-1).split(_GELU_BLOCK):
-            if self.approximate == "tanh":
-                # PyTorch's vectorised tanh costs more than twice this: (1 + tanh(a)) / 2 is sigmoid(2 a)
-                wide = block.to(torch.promote_types(block.dtype, torch.float32))
-                slope = wide.new_tensor(math.sqrt(8.0 / math.pi))
-                gate = torch.addcmul(slope, wide, wide, value=0.044715 * slope.item()).mul_(wide).sigmoid_()
-                torch.mul(wide, gate, out=block)
-            else:
-                block.copy_(F.gelu(block))
-        return hidden
+
+def gelu_of(layer: nn.Module, hidden: Float[Tensor, "*batch width"], approximate: str) -> Float[Tensor, "*batch width"]:
+    """GELU of what `layer` gave; where nobody else may look at it, in its place.
+
+    By blocks that stay in the cache: a second wide tensor costs a page fault every 4 KB.
+    """
+    if _records(hidden) or _is_watched(layer):
+        return F.gelu(hidden, approximate=approximate)
+    for block in hidden.view(-1).split(_GELU_BLOCK):
+        if approximate == "tanh":
+            # PyTorch's vectorised tanh costs more than twice this: (1 + tanh(a)) / 2 is sigmoid(2 a)
+            wide = block.to(torch.promote_types(block.dtype, torch.float32))
+            slope = wide.new_tensor(math.sqrt(8.0 / math.pi))
+            gate = torch.addcmul(slope, wide, wide, value=0.044715 * slope.item()).mul_(wide).sigmoid_()
+            torch.mul(wide, gate, out=block)
+        else:
+            block.copy_(F.gelu(block))
+    return hidden
 
 
 def _records(x: Tensor) -> bool:

@@ -32,17 +32,25 @@ def add_hit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--where", metavar="FILTER", help="only pictures for which this holds; see above")
     parser.add_argument("--top", type=inputs.positive, default=20, metavar="N", help="how many at most (default: 20)")
     parser.add_argument(
+        "--all", action="store_true", help="show hits that are not sure too, and each of those that look alike"
+    )
+    parser.add_argument(
         "--min-probability", type=_share, default=0.0, metavar="P", help="leave out what the model holds less likely"
     )
+    add_output_arguments(parser)
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw the pictures found")
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument("--copy-to", type=Path, metavar="DIR", help="also copy the files there, best first by name")
+    places.add_argument("--link-to", type=Path, metavar="DIR", help="also make links there")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """The forms of what goes to stdout."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--json", action="store_const", const="json", dest="form", help="print one JSON document")
     group.add_argument("--jsonl", action="store_const", const="jsonl", dest="form", help="print one JSON object a line")
     group.add_argument("--paths", action="store_true", help="print the paths alone, one a line")
     group.add_argument("-0", "--null", action="store_true", help="print the paths alone, each ended by NUL")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw the pictures found")
-    places = parser.add_mutually_exclusive_group()
-    places.add_argument("--copy-to", type=Path, metavar="DIR", help="also copy the files there, best first by name")
-    places.add_argument("--link-to", type=Path, metavar="DIR", help="also make links there")
 
 
 def open_library(arguments: argparse.Namespace, model: str | None = None) -> "Library":
@@ -63,6 +71,11 @@ def open_library(arguments: argparse.Namespace, model: str | None = None) -> "Li
 def show(arguments: argparse.Namespace, library: "Library", hits: "Sequence[Hit]", head: dict[str, Any]) -> int:
     """Print hits and do what else was asked for; the exit code is 1 where there are none, as of grep."""
     tell_notes(library)
+    found = hits
+    if not arguments.all:
+        from siglip.search.duplicates import fold_alike
+
+        hits = fold_alike(library, [hit for hit in hits if hit.sure])
     if arguments.paths or arguments.null:
         for hit in hits:
             sys.stdout.write(hit.path + ("\0" if arguments.null else "\n"))
@@ -74,10 +87,27 @@ def show(arguments: argparse.Namespace, library: "Library", hits: "Sequence[Hit]
         _draw(library, hits, arguments.sheet)
     if hits and (arguments.copy_to or arguments.link_to):
         failed = _collect(hits, arguments.copy_to or arguments.link_to, link=arguments.link_to is not None)
+    if weak := sum(not hit.sure for hit in found) if not arguments.all else 0:
+        _tell_weak(found, weak)
     if not hits:
-        output.say("nothing matches")
+        if not weak:
+            output.say("nothing matches")
         return 1
     return output.report_failures(failed, len(hits))
+
+
+def _tell_weak(found: "Sequence[Hit]", weak: int) -> None:
+    """What was left out because it is not sure; of nothing but that, how sure the best was."""
+    from siglip.search.null import SURE
+
+    if weak < len(found):
+        output.say(f"{weak} hits that are not sure are left out; --all shows them")
+        return
+    best = max(found, key=lambda hit: hit.score)
+    output.say(
+        f"nothing matches: the nearest picture is {shown_path(best.path)}, with a confidence of "
+        f"{best.confidence:.3f} where {SURE} counts as a find; --all shows such hits"
+    )
 
 
 def tell_notes(library: "Library") -> None:
@@ -96,7 +126,9 @@ def record_of(hit: "Hit") -> dict[str, Any]:
         "probability": hit.probability,
         "score": hit.score,
         "confidence": hit.confidence,
+        "sure": hit.sure,
         "paths": list(hit.paths),
+        "alike": list(hit.alike),
         "digest": hit.digest,
         "image": image,
     }
@@ -105,22 +137,27 @@ def record_of(hit: "Hit") -> dict[str, Any]:
 def _print(form: output.Form, hits: "Sequence[Hit]", head: dict[str, Any]) -> None:
     columns = [
         output.Column("rank", [hit.rank for hit in hits], right=True),
+        output.Column("confidence", width=10),
         output.Column("probability", width=11),
         output.Column("score", width=6),
         output.Column("taken", [(hit.image.taken or "")[:10] for hit in hits]),
-        output.Column("path", [_shown(hit) for hit in hits]),
+        output.Column("path", [shown_path(hit.path) for hit in hits]),
+        output.Column("alike", [_folded(hit) for hit in hits]),
     ]
     report = output.Report(form, columns, key="hits", head=head)
     for hit in hits:
-        row = [hit.rank, hit.probability, hit.score, (hit.image.taken or "")[:10], _shown(hit)]
-        report.add(record_of(hit), [row])
+        row = ["" if hit.confidence is None else hit.confidence, hit.probability, hit.score]
+        report.add(record_of(hit), [[hit.rank, *row, (hit.image.taken or "")[:10], shown_path(hit.path), _folded(hit)]])
     report.close()
 
 
-def _shown(hit: "Hit") -> str:
+def _folded(hit: "Hit") -> str:
+    return f"+{len(hit.alike)} alike" if hit.alike else ""
+
+
+def shown_path(path: str) -> str:
     """The path, shorter where it lies below the current folder."""
-    here = str(Path.cwd()) + os.sep
-    return hit.path.removeprefix(here)
+    return path.removeprefix(str(Path.cwd()) + os.sep)
 
 
 def _draw(library: "Library", hits: "Sequence[Hit]", file: Path) -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "index": "make folders of pictures searchable",
     "search": "find indexed pictures by words or pictures",
     "similar": "find indexed pictures that look like one",
+    "dupes": "find files that hold the same picture",
     "library": "look after what was indexed",
     "explain": "draw where in a picture a text is seen",
     "models": "list the built-in model and every published checkpoint",
@@ -59,7 +60,7 @@ for example:
   siglip score samples --texts penguin teapot --json
   siglip embed samples --out vectors
   siglip index samples
-  siglip search "a beagle" --top 3
+  siglip search "a beagle" --all --top 3
 
 options:
   --help     show this page; `siglip COMMAND --help` teaches one command

@@ -10,14 +10,16 @@ camera, latitude, longitude or seconds with values:
   taken >= 2024-01 and (width > 1000 or camera like '%Canon%')
   path like '%holiday%' and not format in ('GIF', 'BMP')
 
-The probability is the model's own; small models give small ones, and their
-order still tells something. The exit code is 1 if nothing matches, as of grep.
+The confidence is the share of things absent from the library whose nearest
+picture is farther than this one. From 0.97 a hit counts as a find; without one
+the exit code is 1, as of grep. It is known for one text alone, and weak models
+are seldom sure: --all shows all hits. The probability is the model's own.
 
 for example:
-  siglip search "a beagle"
+  siglip search "a beagle" --all
   siglip search "a cup of coffee - 0.5:teapot" --top 3 --json
   siglip search --like samples/cat.jpg --where "format = 'JPEG'" --paths
-  siglip search "a rocket" --top 6 --sheet found.png
+  siglip search "a rocket" --all --top 6 --sheet found.png
 """
 
 import argparse

@@ -7,8 +7,8 @@ look the same is then seen in their thumbnails, since vectors of different pictu
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,10 @@ from jaxtyping import Float32
 from siglip.errors import InputError
 from siglip.search.catalogue import Image
 from siglip.search.library import Library
+from siglip.search.searching import Hit
 
+# how close vectors must be for a second look
+CLOSE = 0.9
 # rows of the product that are in memory at a time
 _BLOCK_ROWS = 1024
 # thumbnails are compared as squares of so many pixels, after their mean brightness and contrast are made equal
@@ -49,7 +52,7 @@ class Duplicates:
     copies: tuple[Copy, ...]
 
 
-def find_duplicates(library: Library, *, least_cosine: float = 0.9, exact: bool = False) -> list[Duplicates]:
+def find_duplicates(library: Library, *, least_cosine: float = CLOSE, exact: bool = False) -> list[Duplicates]:
     """Groups of at least two files, those with the largest files first; nothing is deleted.
 
     With `exact` only equal bytes count. `least_cosine` is how close vectors must be for a second look. Raises
@@ -85,6 +88,32 @@ def find_duplicates(library: Library, *, least_cosine: float = 0.9, exact: bool 
         if len(group) > 1
     ]
     return sorted(found, key=lambda group: (-group.copies[0].bytes, group.copies[0].path))
+
+
+def fold_alike(library: Library, hits: Sequence[Hit]) -> list[Hit]:
+    """Hits without those that look the same as a better one, whose files become its `alike`; ranks stay."""
+    space, vectors = library.searcher.state()
+    ids = [hit.image.id for hit in hits]
+    rows: dict[int, int] = dict(
+        library.catalogue.rows_for("SELECT image, row FROM vector WHERE space = ? AND image IN KEYS", ids, (space.id,))
+    )
+    hits = [hit for hit in hits if rows.get(hit.image.id, len(vectors)) < len(vectors)]
+    array = vectors.take(np.array([rows[hit.image.id] for hit in hits], np.int64))
+    looks: dict[int, _Look] = {}
+    kept: dict[int, list[str]] = {}
+    for index, hit in enumerate(hits):
+        for better in kept:
+            if float(array[better] @ array[index]) < CLOSE:
+                continue
+            for one in (better, index):
+                if one not in looks:
+                    looks[one] = _look(library.thumbnail(hits[one].digest, hits[one].image.frame))
+            if _same(looks[better], looks[index]):
+                kept[better] += hit.paths
+                break
+        else:
+            kept[index] = []
+    return [replace(hits[index], alike=tuple(paths)) for index, paths in kept.items()]
 
 
 def _close(array: np.ndarray, rows: np.ndarray, least: float) -> Iterator[tuple[int, int]]:

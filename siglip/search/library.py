@@ -327,7 +327,7 @@ class Library:
         sort: Literal["score", "date"] = "score",
         min_probability: float = 0.0,
     ) -> list[Hit]:
-        """The pictures that fit best: `top` of them, or the further ones of a later `page`.
+        """The pictures that fit best: `top` of them, or the further ones of a later `page`; see `Hit.sure`.
 
         `query` as in `parse_query`; `like` and `not_like` are pictures to add or subtract; `where` as in
         `parse_where`. `sort` "date" shows the pictures of this page newest first. Raises InputError, LibraryError, and
@@ -339,10 +339,14 @@ class Library:
         terms = parse_query(query, like=[*map(str, like)], not_like=[*map(str, not_like)])
         vector = self.query_vector(terms)
         hits = self.searcher.hits(vector, top * page, where=condition, least=min_probability)[top * (page - 1) :]
-        null = absence(self.catalogue, self.space)
-        if null is not None and all(term.text is not None for term in terms):
-            hits = [replace(hit, confidence=null.confidence(hit.score)) for hit in hits]
+        hits = self.judged(hits, terms)
         return by_date(hits) if sort == "date" else hits
+
+    def judged(self, hits: Sequence[Hit], terms: Sequence[Term]) -> list[Hit]:
+        """The hits of a query with their confidence, which is known where the query is one text alone."""
+        alone = len(terms) == 1 and terms[0].text is not None and terms[0].weight > 0
+        null = absence(self.catalogue, self.space) if alone else None
+        return [replace(hit, confidence=null.confidence(hit.score)) for hit in hits] if null is not None else [*hits]
 
     def similar(
         self, picture: StrPath, *, where: str | None = None, top: int = 20, min_probability: float = 0.0

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64
 
 from siglip.errors import LibraryError
 from siglip.search.catalogue import Catalogue, Image, Space
+from siglip.search.null import SURE
 from siglip.search.vectors import EXACT_ROWS, Vectors, load_codes, row_seal
 from siglip.search.where import Where
 
@@ -19,9 +20,11 @@ from siglip.search.where import Where
 class Hit:
     """One picture that was found. `paths` are all files that hold it, `path` the first; `rank` counts from 1.
 
+    `alike` are files of further hits that look the same, where these were folded (see siglip.search.duplicates).
+
     `score` is the cosine to the query, `probability` the model's own: the sigmoid of t * cosine + b. `confidence` is
-    the share of words absent from the library whose nearest picture is farther (see siglip.search.null), None for a
-    query with pictures, and where the library is not yet measured.
+    the share of things absent from the library whose nearest picture is farther (see siglip.search.null), None where
+    the query is not one text alone, and where the library is not yet measured.
     """
 
     path: str
@@ -32,6 +35,12 @@ class Hit:
     digest: str
     paths: tuple[str, ...]
     image: Image
+    alike: tuple[str, ...] = ()
+
+    @property
+    def sure(self) -> bool:
+        """Whether this counts as a find: a confidence of at least SURE, or no confidence to go by."""
+        return self.confidence is None or self.confidence >= SURE
 
 
 class Searcher:

@@ -9,7 +9,7 @@ import numpy as np
 
 from siglip.search.catalogue import Catalogue, Space, image_seal, seal
 from siglip.search.encoder import Encoder
-from siglip.search.null import Null, everyday_words, fit_null, nearest_cosines
+from siglip.search.null import Null, fit_null, names_of_things, nearest_cosines
 from siglip.search.searching import Searcher, codes_file
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import (
@@ -27,7 +27,6 @@ from siglip.search.vectors import (
 if TYPE_CHECKING:
     from siglip.embedder import Embedder
 
-_CLASSES = Path(__file__).parent.parent / "assets" / "prompts" / "imagenet.classes.txt"
 _PROBES = 200
 _DEAD_SHARE = 0.2
 _ROWS_AT_ONCE = 8192
@@ -135,8 +134,8 @@ def refresh_codes(catalogue: Catalogue, space: Space, embedder: "Embedder | None
     chosen = np.random.default_rng(1).permutation(len(vectors))[:_PROBES]
     probes = [vectors.take(np.sort(chosen))]
     if embedder is not None:
-        names = [line for line in _CLASSES.read_text(encoding="utf-8").splitlines() if line.strip()]
-        probes.append(embedder.embed_texts(names[:: max(1, len(names) // _PROBES)][:_PROBES]).vectors)
+        names = names_of_things()
+        probes.append(embedder.embed_texts(names[:: len(names) // _PROBES]).vectors)
     rescored, _ = enough_rescored(vectors, probes)
     if embedder is None:
         rescored = max(rescored, space.rescored)  # measured on texts before
@@ -196,22 +195,22 @@ def _file(catalogue: Catalogue, space: Space) -> Path:
 
 
 def measure_absence(catalogue: Catalogue, encoder: Encoder) -> None:
-    """Fit what everyday words find in the library as it is now; see `null`. Done again only after rows were added."""
+    """Fit what names of things find in the library as it is now; see `null`. Done again only after rows were added."""
     space = catalogue.active_space()
     if space is None or absence(catalogue, space, least_rows=space.rows) is not None:
         return
     searcher = Searcher(catalogue)
-    words = everyday_words()
-    vectors = encoder.texts(searcher, words)
+    names = names_of_things()
+    vectors = encoder.texts(searcher, names)
     array = searcher.state()[1].array
     blocks = (array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE))
-    null = fit_null(nearest_cosines(np.stack([vectors[word] for word in words]), blocks))
+    null = fit_null(nearest_cosines(np.stack([vectors[name] for name in names]), blocks))
     if null is not None:
         with catalogue.writing():
-            catalogue.set_meta(f"null-{space.id}", json.dumps({**asdict(null), "rows": space.rows}))
+            catalogue.set_meta(f"absence-{space.id}", json.dumps({**asdict(null), "rows": space.rows}))
 
 
 def absence(catalogue: Catalogue, space: Space, *, least_rows: int = 0) -> Null | None:
     """What was measured, None if it was not, or when the space had fewer rows."""
-    values = json.loads(catalogue.meta(f"null-{space.id}") or "{}")
+    values = json.loads(catalogue.meta(f"absence-{space.id}") or "{}")
     return Null(**values) if values.pop("rows", -1) >= least_rows else None

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -15,7 +15,6 @@ from siglip.search.browsing import progress
 from siglip.search.duplicates import Duplicates, find_duplicates
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.searching import by_date
-from siglip.search.upkeep import absence
 from siglip.search.where import parse_where
 from siglip.server import messages
 from siglip.server.comparing import Comparing
@@ -123,10 +122,7 @@ class Finding:
     def _nearest(self, body: SearchRequest, terms: list[Term], vector: np.ndarray, condition: Any) -> list[Hit]:
         count = body.top * body.page
         hits = self.library.searcher.hits(vector, count, where=condition, least=body.min_probability)
-        hits = hits[body.top * (body.page - 1) :]
-        null = absence(self.library.catalogue, self.library.space)
-        if null is not None and all(term.text is not None for term in terms):
-            hits = [replace(hit, confidence=null.confidence(hit.score)) for hit in hits]
+        hits = self.library.judged(hits[body.top * (body.page - 1) :], terms)
         return by_date(hits) if body.sort == "date" else hits
 
     def _duplicates(self, exact: bool) -> list[Duplicates]:
@@ -173,5 +169,11 @@ def record_of(image: Image, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_record(hit: Hit) -> dict[str, Any]:
-    facts = {"rank": hit.rank, "score": hit.score, "probability": hit.probability, "confidence": hit.confidence}
+    facts = {
+        "rank": hit.rank,
+        "score": hit.score,
+        "probability": hit.probability,
+        "confidence": hit.confidence,
+        "sure": hit.sure,
+    }
     return {**record_of(hit.image, hit.paths), **facts}

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from siglip.cli.main import main
+from siglip.search import Library
 from tests.cli.conftest import Run
 from tests.conftest import ROOT
 from tests.search.conftest import draw
@@ -29,12 +30,12 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_results_come_as_rows_json_lines_or_paths(shelf: Path, capsys: pytest.CaptureFixture[str]):
     def run(*words: str) -> str:
-        assert main(["search", "a beagle", "--top", "2", *words]) == 0
+        assert main(["search", "a beagle", "--all", "--top", "2", *words]) == 0
         return capsys.readouterr().out
 
     heading, first, _ = run().splitlines()
-    assert heading.split("\t") == ["rank", "probability", "score", "taken", "path"]
-    assert first.split("\t")[0::4] == ["1", "samples/beagle.png"]
+    assert heading.split("\t") == ["rank", "confidence", "probability", "score", "taken", "path", "alike"]
+    assert first.split("\t")[0::5] == ["1", "samples/beagle.png"]
     document = json.loads(run("--json"))
     assert [hit["rank"] for hit in document["hits"]] == [1, 2]
     assert document["hits"][0]["path"] == str(shelf / "samples" / "beagle.png")
@@ -44,23 +45,66 @@ def test_results_come_as_rows_json_lines_or_paths(shelf: Path, capsys: pytest.Ca
     assert [json.loads(line) for line in run("--jsonl").splitlines()] == document["hits"]
     assert run("--paths").splitlines() == [hit["path"] for hit in document["hits"]]
     assert run("-0").split("\0")[:-1] == [hit["path"] for hit in document["hits"]]
-    assert main(["search", "a beagle", "--top", "1", "--page", "2", "--paths"]) == 0
+    assert main(["search", "a beagle", "--all", "--top", "1", "--page", "2", "--paths"]) == 0
     assert capsys.readouterr().out.strip() == document["hits"][1]["path"]
 
 
 def test_nothing_that_matches_is_exit_code_1_and_said(shelf: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["search", "a beagle", "--min-probability", "0.999"]) == 1
+    assert main(["search", "a beagle", "--all", "--min-probability", "0.999"]) == 1
     assert capsys.readouterr().err == "siglip: nothing matches\n"
-    assert main(["search", "a beagle", "--where", "width > 100000", "--paths"]) == 1
+    assert main(["search", "a beagle", "--all", "--where", "width > 100000", "--paths"]) == 1
     assert main(["search", "a beagle", "--where", "breadth > 1"]) == 1
     assert "no column 'breadth'" in capsys.readouterr().err
+
+
+def test_hits_that_are_not_sure_are_counted_and_shown_on_request(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    """What absence looks like is set here, so that the nearest picture alone is above the bar, then none."""
+    with Library.open() as library:
+        best, second, *_ = library.search("a beagle")
+        for location, code in (((best.score + second.score) / 2 - 3.49 * 1e-4, 0), (1.0, 1)):
+            with library.catalogue.writing():
+                library.catalogue.set_meta("absence-1", json.dumps({"location": location, "scale": 1e-4, "rows": 16}))
+            capsys.readouterr()
+            assert main(["search", "a beagle", "--top", "5", "--paths"]) == code
+            printed = capsys.readouterr()
+            assert printed.out.splitlines() == [best.path] * (1 - code)
+            assert ("4 hits that are not sure are left out" in printed.err) == (code == 0)
+            assert ("nothing matches: the nearest picture is samples/beagle.png" in printed.err) == (code == 1)
+            assert main(["search", "a beagle", "--top", "5", "--paths", "--all"]) == 0
+            assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_copies_are_listed_and_folded(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    (shelf / "more").mkdir()
+    with Image.open(ROOT / "samples" / "beagle.png") as beagle:
+        beagle.save(shelf / "more" / "beagle again.png")
+        beagle.convert("RGB").resize((200, 190)).save(shelf / "more" / "small.jpg", quality=60)
+    assert main(["index", "more"]) == 0
+    capsys.readouterr()
+    assert main(["dupes"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["1", "keep"], ["1", "alike"], ["1", "alike"]]
+    assert rows[2][2:] == ["200 x 190", str((shelf / "more" / "small.jpg").stat().st_size), "more/small.jpg"]
+    assert main(["dupes", "--paths"]) == 0
+    others = capsys.readouterr().out.splitlines()
+    assert main(["dupes", "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert [copy["path"] for copy in group["copies"][1:]] == others
+    assert main(["dupes", "--exact", "-0"]) == 0
+    assert capsys.readouterr().out == ""
+    words = ["search", "a beagle + ./samples/beagle.png", "--top", "4", "--json"]
+    assert main(words) == 0
+    first, *rest = json.loads(capsys.readouterr().out)["hits"]
+    assert (len(first["alike"]), len(rest)) == (2, 1)
+    assert main([*words, "--all"]) == 0
+    assert all(not hit["alike"] for hit in json.loads(capsys.readouterr().out)["hits"])
 
 
 def test_pictures_found_are_drawn_copied_and_linked(shelf: Path, capsys: pytest.CaptureFixture[str]):
     words = ["similar", "samples/pig.png", "--top", "3", "--sheet", "sheet.png"]
     assert main([*words, "--copy-to", "copies"]) == 0
     assert main([*words, "--link-to", "links"]) == 0
-    found = [line.split("\t")[-1] for line in capsys.readouterr().out.splitlines()[1:4]]
+    found = [line.split("\t")[-2] for line in capsys.readouterr().out.splitlines()[1:4]]
     names = [f"{rank:04} {Path(path).name}" for rank, path in enumerate(found, start=1)]
     assert sorted(path.name for path in (shelf / "copies").iterdir()) == names
     assert [(shelf / "links" / name).resolve() for name in names] == [(shelf / path).resolve() for path in found]

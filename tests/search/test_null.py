@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from siglip.search import Library
-from siglip.search.null import Null, everyday_words, fit_null, nearest_cosines
+from siglip.search.null import SURE, Null, everyday_words, fit_null, names_of_things, nearest_cosines
 from tests.search.conftest import CountingEmbedder
 
 
@@ -26,11 +26,16 @@ def test_the_fit_finds_the_distribution_that_the_numbers_were_drawn_from() -> No
     assert np.mean([found.confidence(x) > 0.95 for x in drawn[:20_000]]) == pytest.approx(0.05, abs=0.005)
 
 
-def test_words_that_are_there_do_not_move_the_fit() -> None:
+def test_things_that_are_there_do_not_move_the_fit() -> None:
+    """Neither a few, which stand above the upper quartile, nor many, which take the upper quartile with them."""
     drawn = np.sort(np.random.default_rng(0).gumbel(0.1, 0.02, 2_000))
-    present = drawn.copy()
-    present[1200:] += 0.5
-    assert fit_null(present) == fit_null(drawn)
+    for there in (400, 900):
+        present = drawn.copy()
+        present[-there:] += 0.5
+        found, undisturbed = fit_null(present), fit_null(drawn)
+        assert found is not None
+        assert undisturbed is not None
+        assert (found.location, found.scale) == pytest.approx((undisturbed.location, undisturbed.scale), rel=0.05)
 
 
 def test_confidence_is_the_distribution_function() -> None:
@@ -56,16 +61,26 @@ def test_the_nearest_cosine_of_each_word_is_that_over_all_blocks() -> None:
 
 
 def test_a_library_says_how_sure_its_hits_are(photos: Path, tmp_path: Path, embedder: CountingEmbedder) -> None:
-    """The confidence is that of the fit to all words, done by hand here; a picture asked for has none."""
+    """The confidence is that of the fit to all names, done by hand here; it is that of one text and nothing else."""
     with Library.open(tmp_path / "library", model=embedder) as library:
         library.index([photos])
         pictures = embedder.embed_images(sorted(photos.rglob("*.png"))).vectors
-        words = embedder.embed_texts(everyday_words()).vectors
-        null = fit_null((words @ pictures.T).max(axis=1))
+        names = embedder.embed_texts(names_of_things()).vectors
+        null = fit_null((names @ pictures.T).max(axis=1))
         assert null is not None
         for hit in library.search("dog"):
             assert hit.confidence == pytest.approx(null.confidence(hit.score), abs=2e-2)
-        assert all(hit.confidence is None for hit in library.similar(photos / "a" / "00.png"))
+            assert hit.sure == (hit.confidence is not None and hit.confidence >= SURE)
+        others = library.search("dog - cat") + library.search("- cat") + library.similar(photos / "a" / "00.png")
+        assert all(hit.confidence is None and hit.sure for hit in others)
         texts = embedder.texts
         library.index()
         assert embedder.texts == texts
+
+
+def test_names_of_drawings_that_are_not_there_are_seldom_a_find() -> None:
+    """Of a hundred absent names, five at most may pass; here the maxima of absence are drawn, half of them to judge."""
+    drawn = np.random.default_rng(3).gumbel(0.3, 0.06, 20_000)
+    null = fit_null(drawn[:1000])
+    assert null is not None
+    assert np.mean([null.confidence(x) >= SURE for x in drawn[1000:]]) < 0.05

@@ -22,8 +22,10 @@ demo: $(BIN)/siglip
 	$(BIN)/siglip classify samples --labels-file samples/labels.txt --top 1 --sheet $(DEMO)/sheet.png
 	$(BIN)/siglip score samples/penguin.png samples/teddy_bear.png samples/bicycle.png samples/cat.jpg \
 		--texts penguin "teddy bear" bicycle cat
+	$(BIN)/siglip index samples --library $(DEMO)/library
+	$(BIN)/siglip search "a beagle" --library $(DEMO)/library --all --top 6 --html $(DEMO)/found.html
 	@echo
-	@echo "The pictures with their best labels are drawn in $(DEMO)/sheet.png"
+	@echo "The pictures with their best labels are drawn in $(DEMO)/sheet.png; the search is a page, $(DEMO)/found.html"
 	@echo "To go on, put the command on your path: source $(VENV)/bin/activate"
 	@echo "Or call it where it is, for example:     $(BIN)/siglip classify samples/cat.jpg --labels cat dog"
 

@@ -56,7 +56,7 @@ ONLY_IN = {
     },
     "uvicorn": {"server/run.py"},
     "fsspec": {"data/store.py"},
-    "jinja2": {"evaluation/report.py"},
+    "jinja2": {"evaluation/report.py", "search/page.py"},
     "huggingface_hub": {"checkpoints/hub.py"},
     "pillow_heif": {"processing/decode.py"},
     "sentencepiece": {"processing/tokenizer.py"},

@@ -15,16 +15,18 @@ for example:
 import argparse
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli import hits, output
 
 if TYPE_CHECKING:
-    from siglip.search.duplicates import Copy
+    from siglip.search import Library
+    from siglip.search.duplicates import Copy, Duplicates
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip dupes [--exact] [--library DIR] [...]"
+    parser.usage = "siglip dupes [--exact] [--library DIR] [--html FILE] [...]"
     hits.add_library_argument(parser)
     parser.add_argument("--exact", action="store_true", help="only files with the same bytes")
     hits.add_output_arguments(parser)
@@ -57,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
                 ]
                 report.add(asdict(group), rows)
             report.close()
+        if groups and arguments.html:
+            _page(library, groups, arguments.html)
         extra = sum(len(group.copies) - 1 for group in groups)
         size = sum(copy.bytes for group in groups for copy in group.copies[1:])
     if not groups:
@@ -64,6 +68,29 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     output.say(f"copies in {len(groups)} groups; but for the best of each, {extra} files with {size / 1e6:.1f} MB")
     return 0
+
+
+def _page(library: "Library", groups: "list[Duplicates]", file: Path) -> None:
+    from siglip.search.page import Cell, write_page
+
+    sections = [
+        (
+            f"Group {number}",
+            [
+                Cell(
+                    path=copy.path,
+                    thumb=library.thumbnail(copy.digest),
+                    lines=[_kind(copy, group.copies[0]), f"{copy.width} x {copy.height}, {copy.bytes / 1000:.1f} kB"],
+                )
+                for copy in group.copies
+            ],
+        )
+        for number, group in enumerate(groups, start=1)
+    ]
+    count = sum(len(group.copies) for group in groups)
+    below = f"{count} files in {len(groups)} groups, the one to keep first; nothing was deleted"
+    write_page(file, title="Copies", below=below, sections=sections)
+    output.say(f"{file} shows {count} files")
 
 
 def _kind(copy: "Copy", best: "Copy") -> str:

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--jsonl", action="store_const", const="jsonl", dest="form", help="print one JSON object a line")
     group.add_argument("--paths", action="store_true", help="print the paths alone, one a line")
     group.add_argument("-0", "--null", action="store_true", help="print the paths alone, each ended by NUL")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the pictures inside")
 
 
 def open_library(arguments: argparse.Namespace, model: str | None = None) -> "Library":
@@ -68,9 +69,20 @@ def open_library(arguments: argparse.Namespace, model: str | None = None) -> "Li
     )
 
 
-def show(arguments: argparse.Namespace, library: "Library", hits: "Sequence[Hit]", head: dict[str, Any]) -> int:
-    """Print hits and do what else was asked for; the exit code is 1 where there are none, as of grep."""
+def show(
+    arguments: argparse.Namespace,
+    library: "Library",
+    hits: "Sequence[Hit]",
+    head: dict[str, Any],
+    *,
+    picture: "Callable[[Hit], bytes | None] | None" = None,
+) -> int:
+    """Print hits and do what else was asked for; the exit code is 1 where there are none, as of grep.
+
+    `picture` gives the WebP file that stands for a hit, by default its thumbnail.
+    """
     tell_notes(library)
+    picture = picture or (lambda hit: library.thumbnail(hit.digest, hit.image.frame))
     found = hits
     if not arguments.all:
         from siglip.search.duplicates import fold_alike
@@ -81,10 +93,15 @@ def show(arguments: argparse.Namespace, library: "Library", hits: "Sequence[Hit]
             sys.stdout.write(hit.path + ("\0" if arguments.null else "\n"))
         sys.stdout.flush()
     else:
-        _print(output.form_of(arguments), hits, head)
+        form = output.form_of(arguments)
+        if form == "table" and hits:
+            _strip(hits, picture)
+        _print(form, hits, head)
     failed: list[Failure] = []
     if hits and arguments.sheet:
-        _draw(library, hits, arguments.sheet)
+        _draw(hits, picture, arguments.sheet)
+    if hits and arguments.html:
+        _page(hits, picture, arguments.html, head)
     if hits and (arguments.copy_to or arguments.link_to):
         failed = _collect(hits, arguments.copy_to or arguments.link_to, link=arguments.link_to is not None)
     if weak := sum(not hit.sure for hit in found) if not arguments.all else 0:
@@ -160,7 +177,40 @@ def shown_path(path: str) -> str:
     return path.removeprefix(str(Path.cwd()) + os.sep)
 
 
-def _draw(library: "Library", hits: "Sequence[Hit]", file: Path) -> None:
+def _strip(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]") -> None:
+    """The best hits as pictures, where the terminal shows some and the user did not turn that off."""
+    from siglip.cli import strip
+
+    if not strip.wanted():
+        return
+    from PIL import Image
+
+    thumbs = [thumb for hit in hits[: strip.room()] if (thumb := picture(hit)) is not None]
+    pictures = [Image.open(io.BytesIO(thumb), formats=["WEBP"]) for thumb in thumbs]
+    if len(pictures) == len(hits[: strip.room()]):  # else the numbers would be those of others
+        sys.stdout.write(strip.strip(pictures, strip.kind_of_terminal()))
+
+
+def _page(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file: Path, head: dict[str, Any]) -> None:
+    from siglip.search.page import Cell, write_page
+
+    cells: list[Cell] = []
+    for hit in hits:
+        lines = [] if hit.confidence is None else [f"confidence {output.shown(hit.confidence)}"]
+        lines.append(f"score {output.shown(hit.score)}, probability {output.shown(hit.probability)}")
+        facts = [f"{hit.image.width} x {hit.image.height}"] if hit.image.width else []
+        facts += [(hit.image.taken or "")[:10], _folded(hit)]
+        lines.append(", ".join(filter(None, facts)))
+        cells.append(Cell(path=hit.path, thumb=picture(hit), lines=lines))
+    asked = [str(head.get("query") or "")]
+    asked += [Path(str(path)).name for path in (head["like"] if isinstance(head["like"], list) else [head["like"]])]
+    title = ", ".join(filter(None, asked)) or "pictures found"
+    below = f"{len(hits)} pictures, found with {head['model']}" + (f", where {head['where']}" if head["where"] else "")
+    write_page(file, title=title, below=below, sections=[("", cells)])
+    output.say(f"{file} shows {len(hits)} pictures")
+
+
+def _draw(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file: Path) -> None:
     from PIL import Image
 
     from siglip.contact_sheet import contact_sheet
@@ -170,7 +220,7 @@ def _draw(library: "Library", hits: "Sequence[Hit]", file: Path) -> None:
         raise InputError(f"--sheet writes a PNG file, got {str(file)!r}; name it .png")
     cells: list[tuple[Image.Image, list[str]]] = []
     for hit in hits:
-        thumb = library.thumbnail(hit.digest, hit.image.frame)
+        thumb = picture(hit)
         if thumb is not None:
             caption = [Path(hit.path).name, f"{output.shown(hit.probability)}"]
             cells.append((Image.open(io.BytesIO(thumb), formats=["WEBP"]), caption))

@@ -19,12 +19,19 @@ for example:
   siglip search "a beagle" --all
   siglip search "a cup of coffee - 0.5:teapot" --top 3 --json
   siglip search --like samples/cat.jpg --where "format = 'JPEG'" --paths
-  siglip search "a rocket" --all --top 6 --sheet found.png
+  siglip search "a rocket" --all --top 6 --html found.html --explain
 """
 
 import argparse
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from siglip.cli import hits, inputs
+from siglip.search.query import parse_query
+
+if TYPE_CHECKING:
+    from siglip.search import Hit, Library
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", nargs="+", default=[], metavar="FILE", help="pictures to add to the query")
     parser.add_argument("--not-like", nargs="+", default=[], metavar="FILE", help="pictures to subtract from it")
     hits.add_hit_arguments(parser)
+    parser.add_argument(
+        "--explain", action="store_true", help="show over the pictures where they fit; see `siglip explain`"
+    )
     parser.add_argument("--page", type=inputs.positive, default=1, metavar="N", help="the next --top hits, and so on")
     parser.add_argument(
         "--sort", choices=["score", "date"], default="score", help="date: those of this page, newest first"
@@ -42,6 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     query = " ".join(arguments.query)
+    terms = parse_query(query, like=arguments.like, not_like=arguments.not_like)
+    text = terms[0].text if len(terms) == 1 and terms[0].weight > 0 else None
+    if arguments.explain and text is None:
+        raise inputs.UsageError("--explain shows where one text is seen; leave the other terms out")
     with hits.open_library(arguments) as library:
         found = library.search(
             query,
@@ -54,4 +68,24 @@ def run(arguments: argparse.Namespace) -> int:
             min_probability=arguments.min_probability,
         )
         head = {"query": query, "like": arguments.like, "not_like": arguments.not_like, "where": arguments.where}
-        return hits.show(arguments, library, found, {**head, "model": library.space.model})
+        picture = _heated(library, text) if arguments.explain and text is not None else None
+        return hits.show(arguments, library, found, {**head, "model": library.space.model}, picture=picture)
+
+
+def _heated(library: "Library", text: str) -> "Callable[[Hit], bytes | None]":
+    """What draws a hit's thumbnail with the heat of a text over it."""
+    from PIL import Image
+
+    from siglip.search.explain import heat_maps, heat_over
+
+    def picture(hit: "Hit") -> bytes | None:
+        thumb = library.thumbnail(hit.digest, hit.image.frame)
+        if thumb is None:
+            return None
+        with Image.open(io.BytesIO(thumb), formats=["WEBP"]) as opened:
+            small = opened.convert("RGB")
+        buffer = io.BytesIO()
+        heat_over(small, heat_maps(library.embedder(), small, [text])[0]).save(buffer, "WEBP", quality=75)
+        return buffer.getvalue()
+
+    return picture

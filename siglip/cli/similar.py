@@ -7,7 +7,7 @@ picture and says little here: go by the score, the cosine.
 for example:
   siglip similar samples/cat.jpg --top 5
   siglip similar samples/teapot.png --where "width >= 200" --paths
-  siglip similar samples/penguin.png --json
+  siglip similar samples/penguin.png --html alike.html
 """
 
 import argparse
@@ -27,4 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
         found = library.similar(
             arguments.file, where=arguments.where, top=arguments.top, min_probability=arguments.min_probability
         )
-        return hits.show(arguments, library, found, {"like": arguments.file, "model": library.space.model})
+        return hits.show(
+            arguments, library, found, {"like": arguments.file, "where": arguments.where, "model": library.space.model}
+        )

@@ -1,5 +1,8 @@
+import base64
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -112,6 +115,30 @@ def test_pictures_found_are_drawn_copied_and_linked(shelf: Path, capsys: pytest.
         assert sheet.width > 400
     assert main([*words, "--link-to", "links"]) == 3
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_page_holds_its_pictures_and_links_to_the_files(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    name = "a & <b>.png"
+    draw(shelf / "more" / name, 1)
+    assert main(["index", "more"]) == 0
+    words = ["similar", f"more/{name}", "--top", "2", "--html", "page.html"]
+    assert main(words) == 0
+    assert main(["search", "a beagle", "--all", "--top", "18", "--html", "all.html"]) == 0
+    assert main(["search", "a beagle", "--all", "--top", "18", "--html", "heat.html", "--explain"]) == 0
+    plain, heated = ((shelf / file).read_text() for file in ("all.html", "heat.html"))
+    for page in (plain, heated):
+        assert "a &amp; &lt;b&gt;.png" in page
+        assert "<b>.png" not in page
+        assert f'href="{(shelf / "samples" / "cat.jpg").as_uri()}"' in page
+        assert "http" not in page.replace("http-equiv", "")
+    thumbs = [re.findall('base64,([^"]+)', page) for page in (plain, heated)]
+    sizes = [[Image.open(io.BytesIO(base64.b64decode(thumb))).size for thumb in page] for page in thumbs]
+    assert sizes[0] == sizes[1] and len(sizes[0]) == 17
+    assert not set(thumbs[0]) & set(thumbs[1])
+    assert main(["search", "a beagle - a cat", "--html", "x.html", "--explain"]) == 2
+    assert "--explain shows where one text is seen" in capsys.readouterr().err
+    assert main(["index", "samples"]) == main(["dupes", "--html", "none.html"]) == 0
+    assert not (shelf / "none.html").exists()
 
 
 def test_a_question_asked_before_needs_no_torch(shelf: Path):

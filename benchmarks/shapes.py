@@ -43,16 +43,8 @@ def trained(world: Path, run: Path, steps: int | None) -> tuple[Path, float]:
 def written(model: Path, rows: list[Row], folder: Path) -> list[str]:
     """What the model writes for each row."""
     captioner = Captioner.from_pretrained(model, batch_size=64)
-    by_prompt: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        by_prompt[row["prefix"]].append(index)
-    texts = [""] * len(rows)
-    for prompt, indices in by_prompt.items():
-        pictures = [folder / rows[index]["image"] for index in indices]
-        for index, result in zip(indices, captioner.write(pictures, prompt, max_new_tokens=16), strict=True):
-            assert isinstance(result, Text)
-            texts[index] = result.text
-    return texts
+    pictures, prompts = [folder / row["image"] for row in rows], (row["prefix"] for row in rows)
+    return [item.text for item in captioner.write(pictures, prompts, max_new_tokens=16) if isinstance(item, Text)]
 
 
 def shares(rows: list[Row], texts: list[str]) -> dict[str, float]:

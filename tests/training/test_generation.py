@@ -16,6 +16,7 @@ from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.data import Batch, open_source
 from siglip.errors import ConfigError, DataError, SiglipWarning
 from siglip.model import PaliGemmaForConditionalGeneration
+from siglip.model.decoder import GemmaDecoder
 from siglip.processing import PaliGemmaProcessor
 from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig, train
 from siglip.training.tasks import build
@@ -126,6 +127,24 @@ def test_micro_batches_and_recomputed_layers_change_no_loss(rows: Path) -> None:
     whole = steps_of(config)[0]
     assert steps_of(replace(config, micro_batch_size=3))[0] == pytest.approx(whole, rel=1e-4)
     assert steps_of(replace(config, gradient_checkpointing=True))[0] == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_micro_batch_is_only_as_wide_as_its_longest_row(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", 16)
+    data.write_text(data.read_text().replace('"suffix": ["red", "a red square"]', f'"suffix": "{"red " * 20}"', 1))
+    config = writing_run(data, batch_size=24, micro_batch_size=8)
+    learner, batch = learner_of(config), next(batches(config))
+    widths: list[int] = []
+
+    def note(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, GemmaDecoder):
+            widths.append(inputs[0].shape[1])
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    learner.task.backward(batch)
+    hook.remove()
+    assert len(widths) == 3
+    assert max(widths[:2]) < 20 and widths[2] > 25
 
 
 def test_bfloat16_is_close_to_float32(rows: Path) -> None:

@@ -85,15 +85,25 @@ class GenerationTask:
         inputs = self._joined(batch)
         # padding is on the left, so a whole row ends in EOS
         self._cut += int((inputs["input_ids"][:, -1] != self._processor.eos_token_id).sum())
-        columns = (inputs["input_ids"], inputs["labels"], inputs["attention_mask"], pictures)
         rows = self._config.micro_batch_size or len(batch)
-        parts = list(zip(*(column.to(self._device).split(rows) for column in columns), strict=True))
+        # rows of like length together: a micro batch is only as wide as its longest
+        lengths = inputs["attention_mask"].sum(dim=1)
+        parts = [
+            (
+                *(
+                    inputs[name][part, -int(lengths[part].max()) :]
+                    for name in ("input_ids", "labels", "attention_mask")
+                ),
+                pictures[part],
+            )
+            for part in lengths.argsort(stable=True).split(rows)
+        ]
         share = world_size() / self._config.batch_size
         total = torch.zeros((), device=self._device)
         self._loss.train()
         for index, part in enumerate(parts):
             with hold_back(self._loss) if index + 1 < len(parts) else nullcontext():
-                loss = self._loss(*part) * (len(part[0]) * share)
+                loss = self._loss(*(column.to(self._device) for column in part)) * (len(part[0]) * share)
                 loss.backward()
             total += loss.detach()
         return total

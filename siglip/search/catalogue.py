@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from siglip.errors import LibraryError
 
@@ -73,8 +73,7 @@ class Image:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
+class FileRow(NamedTuple):
     """What is known of one file; `missing_since` is a time as of time.time(), None while it is there."""
 
     path: bytes
@@ -296,8 +295,9 @@ class Catalogue:
         """All files that were seen below a folder, or the file itself, also those gone since."""
         columns = "path, size, mtime_ns, digest, missing_since"
         low, high, itself = below(root)
-        found = self.rows(f"SELECT {columns} FROM file WHERE (path >= ? AND path < ?) OR path = ?", (low, high, itself))
-        return [FileRow(*row) for row in found]
+        found = self.rows(f"SELECT {columns} FROM file WHERE path >= ? AND path < ?", (low, high))
+        found += self.rows(f"SELECT {columns} FROM file WHERE path = ?", (itself,))
+        return [FileRow._make(row) for row in found]
 
     def images(self, ids: Sequence[int]) -> tuple[dict[int, Image], int]:
         """The pictures of these ids, and how many of them are damaged and left out."""

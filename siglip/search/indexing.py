@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float32
 
 from siglip.errors import LibraryError, UnreadableImage
 from siglip.search.catalogue import Catalogue, FileRow, Image, Space, below
@@ -74,7 +75,6 @@ class Indexing:
         self.thumbs = thumbs
         self.space = space
         self.report = IndexReport()
-        self._folder = catalogue.path.parent
         self._embedder = embedder
         self._threads = threads
         self._done: set[bytes] = set()
@@ -181,32 +181,41 @@ class Indexing:
             self._commit()
 
     def _commit(self) -> None:
-        """Embed what is in hand; then vectors, thumbnails and the rows that name them, in this order."""
+        """Embed what is in hand and store it."""
         pictures = self._pictures
-        path = self._folder / self.space.vectors
-        stored = np.zeros((0, self.space.dim), np.float16)
+        vectors = np.zeros((0, self.space.dim), np.float32)
         if pictures:
             vectors = self._embedder().encode_pixels(np.stack([picture.square for picture in pictures]))
-            stored = append(path, self.space.rows, vectors)
             self.thumbs.put((picture.image.digest, picture.image.frame, picture.thumb) for picture in pictures)
-        space = replace(self.space, rows=self.space.rows + len(stored))
         if pictures or self._broken or self._files:
+            images = [picture.image for picture in pictures]
+            self.space = store(self.catalogue, self.space, images, vectors, self._files, broken=self._broken)
             with self.catalogue.writing():
-                for image in self._broken:
-                    self.catalogue.add_image(image)
-                ids = [self.catalogue.add_image(picture.image) for picture in pictures]
-                rows = enumerate(zip(ids, stored, strict=True), start=self.space.rows)
-                self.catalogue.write(
-                    "INSERT INTO vector(space, row, image, seal) VALUES (?, ?, ?, ?)",
-                    [(space.id, row, image, row_seal(image, vector)) for row, (image, vector) in rows],
-                )
-                self.catalogue.add_files(self._files)
-                self.catalogue.update_space(space)
                 self._tell()
-        self.space = space
         self.report.embedded += len(pictures)
         self._pictures, self._broken, self._files = [], [], []
         self._committed = time.monotonic()
+
+
+def store(
+    catalogue: Catalogue, space: Space, images: Sequence[Image], vectors: Float32[np.ndarray, "images dim"],
+    files: Sequence[FileRow], *, broken: Sequence[Image] = (),
+) -> Space:  # fmt: skip
+    """Write vectors, wait until they are on disk, then commit the rows that name them; the space as it is after."""
+    stored = append(catalogue.path.with_name(space.vectors), space.rows, vectors) if images else vectors[:0]
+    grown = replace(space, rows=space.rows + len(stored))
+    with catalogue.writing():
+        for image in broken:
+            catalogue.add_image(image)
+        ids = [catalogue.add_image(image) for image in images]
+        rows = enumerate(zip(ids, stored, strict=True), start=space.rows)
+        catalogue.write(
+            "INSERT INTO vector(space, row, image, seal) VALUES (?, ?, ?, ?)",
+            [(space.id, row, image, row_seal(image, vector)) for row, (image, vector) in rows],
+        )
+        catalogue.add_files(files)
+        catalogue.update_space(grown)
+    return grown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,8 +242,8 @@ def digests_done(catalogue: Catalogue, space: int) -> set[bytes]:
     return {
         row[0]
         for row in catalogue.rows(
-            "SELECT digest FROM image WHERE error IS NOT NULL "
-            "UNION SELECT i.digest FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ?",
+            "SELECT digest FROM image i WHERE error IS NOT NULL "
+            "OR EXISTS (SELECT 1 FROM vector v WHERE v.image = i.id AND v.space = ?)",
             (space,),
         )
     }
@@ -248,11 +257,11 @@ def compare(
     present = sum(row.missing_since is None for row in known.values())
     walk = Walk(root, exclude)
     changes = Changes([], [], [])
-    seen: set[bytes] = set()
+    count = 0
     for found in walk:
+        count += 1
         path = os.fsencode(found.path)
-        seen.add(path)
-        row = known.get(path)
+        row = known.pop(path, None)
         if row is None or (row.size, row.mtime_ns) != (found.size, found.mtime_ns) or row.digest not in done:
             changes.work.append(found)
         elif row.missing_since is not None:
@@ -260,9 +269,9 @@ def compare(
         else:
             report.unchanged += 1
     walk.passed.warn(root)
-    report.found += len(seen)
+    report.found += count
     report.failed.update(walk.failed)
-    if not seen and present:
+    if not count and present:
         what = "is empty" if root.exists() else "is not there"
         report.notes.append(
             f"{root} {what}: its {present} pictures stay in the library, in case it is not mounted; "
@@ -275,7 +284,7 @@ def compare(
     blind = [below(Path(folder)) for folder in walk.failed]
     for path, row in known.items():
         hidden = any(low <= path < high or path == itself for low, high, itself in blind)
-        if path not in seen and row.missing_since is None and not hidden:
+        if row.missing_since is None and not hidden:
             changes.gone.append(path)
     return changes
 

@@ -14,12 +14,23 @@ from jaxtyping import Float32, Int64
 from siglip.errors import InputError, LibraryError, UnreadableImage
 from siglip.search.catalogue import Catalogue, Space
 from siglip.search.encoder import Encoder
+from siglip.search.exchange import ImportReport, export_vectors, import_vectors
 from siglip.search.indexing import Indexing, IndexReport, alone, compare, digests_done, forget_gone
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.reading import read_file, thumbnail_of
 from siglip.search.searching import Hit, Searcher, by_date
 from siglip.search.thumbs import Thumbs
-from siglip.search.upkeep import absence, check, compact, measure_absence, refresh_codes, settle, sweep
+from siglip.search.upkeep import (
+    absence,
+    check,
+    compact,
+    measure_absence,
+    refresh_codes,
+    settle,
+    sweep,
+    switch_space,
+    target_space,
+)
 from siglip.search.vectors import Vectors
 from siglip.search.where import parse_where
 
@@ -183,18 +194,22 @@ class Library:
     ) -> IndexReport:  # fmt: skip
         notes = settle(catalogue)
         chosen = _roots(catalogue, roots, exclude)
-        space = self._target(catalogue)
+        space = target_space(catalogue, self.encoder)
         with catalogue.writing():
             for root, patterns in chosen.items():
                 catalogue.set_root(root, patterns)
         indexing = Indexing(catalogue, self.thumbs, space, lambda: self.encoder.embedder_of(space), threads=threads)
         report = indexing.run(chosen, progress=progress)
         report.notes = notes + report.notes
-        refresh_codes(catalogue, indexing.space, self.encoder.loaded)
-        self._switch(catalogue, space, report)
+        self._finish(catalogue, indexing.space, report.notes)
+        return report
+
+    def _finish(self, catalogue: Catalogue, space: Space, notes: list[str]) -> None:
+        """After rows were added to a space: what is derived from them, and whether it answers now."""
+        refresh_codes(catalogue, space, self.encoder.loaded)
+        notes += switch_space(catalogue, space)
         sweep(catalogue)
         measure_absence(catalogue, self.encoder)
-        return report
 
     def _compare(self, roots: Iterable[StrPath], exclude: Sequence[str] | None) -> IndexReport:
         report = IndexReport(dry_run=True)
@@ -208,42 +223,18 @@ class Library:
                 report.gone += len(changes.gone)
         return report
 
-    def _target(self, catalogue: Catalogue) -> Space:
-        """The space to embed into; the model is loaded only if it may be another one than before."""
-        active = catalogue.active_space()
-        if self.encoder.model is None and active is not None:
-            return active
-        embedder = self.embedder()
-        with catalogue.writing():
-            return catalogue.add_space(
-                fingerprint=embedder.fingerprint,
-                model=self.encoder.name,
-                dim=embedder.model.config.text_config.embedding_size,
-                scale=float(embedder.model.logit_scale.detach().float().exp()),
-                bias=float(embedder.model.logit_bias.detach().float()),
-            )
+    def export_vectors(self, folder: StrPath) -> int:
+        """Write vectors and paths to a folder that other programs read; see `exchange`. Returns the number of rows."""
+        return export_vectors(self.searcher, Path(folder))
 
-    def _switch(self, catalogue: Catalogue, space: Space, report: IndexReport) -> None:
-        """Let the new space answer once it knows every picture that the old one knows and whose file is there."""
-        active = catalogue.active_space()
-        if active is not None and active.id == space.id:
-            return
-        lacking = 0
-        if active is not None:
-            ((lacking,),) = catalogue.rows(
-                "SELECT count(*) FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND EXISTS (SELECT 1 "
-                "FROM file f WHERE f.digest = i.digest AND f.missing_since IS NULL) AND NOT EXISTS "
-                "(SELECT 1 FROM vector w WHERE w.image = v.image AND w.space = ?)",
-                (active.id, space.id),
-            )
-        if lacking and active is not None:
-            report.notes.append(
-                f"{active.model} keeps answering: {lacking} of its pictures are not embedded with {space.model} yet; "
-                "index all folders with --model"
-            )
-            return
-        with catalogue.writing():
-            catalogue.set_meta("space", str(space.id))
+    def import_vectors(self, path: StrPath, *, progress: Callable[[int, int], None] | None = None) -> ImportReport:
+        """Take in vectors of this library's model that were made elsewhere, without embedding; see `exchange`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder), Catalogue(self.folder, create=True) as catalogue:
+            settle(catalogue)
+            report, space = import_vectors(catalogue, self.encoder, Path(path), progress=progress)
+            self._finish(catalogue, space, report.notes)
+        return report
 
     def status(self) -> Status:
         """Counts, roots and sizes."""

@@ -40,8 +40,8 @@ def read_file(path: str) -> tuple[FileRow, bytes]:
                 raise UnreadableImage(path, f"holds {before.st_size} bytes, the limit is {_MOST_BYTES}")
             data = file.read(_MOST_BYTES + 1)
             after = os.fstat(file.fileno())
-    except OSError as error:
-        raise UnreadableImage(path, error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise UnreadableImage(path, "changed while it was read; the next `siglip index` reads it again")
     digest = hashlib.sha256(data).digest()
@@ -61,7 +61,7 @@ def pictures_in(data: bytes, digest: str, settings: ImageSettings) -> list[Pictu
     pixels = np.array(stored._replace(picture=square).rgb())
     small = stored.picture.copy()
     small.thumbnail((THUMB_PX, THUMB_PX), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
-    return [Picture(_described(data, digest), pixels, _webp(stored._replace(picture=small).rgb()))]
+    return [Picture(described(data, digest), pixels, _webp(stored._replace(picture=small).rgb()))]
 
 
 def thumbnail_of(data: bytes) -> bytes:
@@ -81,7 +81,7 @@ def _webp(picture: Pillow.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _described(data: bytes, digest: str) -> Image:
+def described(data: bytes, digest: str) -> Image:
     """Format, upright size, and from EXIF when, where and with what it was taken; nothing where that is damaged."""
     from siglip.processing.decode import open_header, silence
 

@@ -32,6 +32,44 @@ _DEAD_SHARE = 0.2
 _ROWS_AT_ONCE = 8192
 
 
+def target_space(catalogue: Catalogue, encoder: Encoder) -> Space:
+    """The space of the encoder's model, made if need be; the model is loaded only if it may be another than before."""
+    active = catalogue.active_space()
+    if encoder.model is None and active is not None:
+        return active
+    embedder = encoder.embedder()
+    with catalogue.writing():
+        return catalogue.add_space(
+            fingerprint=embedder.fingerprint,
+            model=encoder.name,
+            dim=embedder.model.config.text_config.embedding_size,
+            scale=float(embedder.model.logit_scale.detach().float().exp()),
+            bias=float(embedder.model.logit_bias.detach().float()),
+        )
+
+
+def switch_space(catalogue: Catalogue, space: Space) -> list[str]:
+    """Let a space answer once it knows every picture that the old one knows and whose file is there; say if not yet."""
+    active = catalogue.active_space()
+    if active is not None and active.id == space.id:
+        return []
+    if active is not None:
+        ((lacking,),) = catalogue.rows(
+            "SELECT count(*) FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND EXISTS (SELECT 1 "
+            "FROM file f WHERE f.digest = i.digest AND f.missing_since IS NULL) AND NOT EXISTS "
+            "(SELECT 1 FROM vector w WHERE w.image = v.image AND w.space = ?)",
+            (active.id, space.id),
+        )
+        if lacking:
+            return [
+                f"{active.model} keeps answering: {lacking} of its pictures are not embedded with {space.model} yet; "
+                "index all folders with --model"
+            ]
+    with catalogue.writing():
+        catalogue.set_meta("space", str(space.id))
+    return []
+
+
 def settle(catalogue: Catalogue) -> list[str]:
     """Before writing: let go of rows that a vector file cut short no longer holds; say what was done."""
     notes: list[str] = []

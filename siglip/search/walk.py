@@ -4,19 +4,18 @@ import fnmatch
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from siglip.pictures import IMAGE_SUFFIXES, PassedOver
 
-_SUFFIXES = tuple(IMAGE_SUFFIXES)
 # folders that systems and programs keep for themselves; hidden ones start with a dot and are left out anyway
 _SYSTEM = frozenset(("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "__MACOSX", "Thumbs.db"))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One picture file as the walk met it."""
 
     path: str
@@ -59,35 +58,40 @@ class Walk:
                 continue
             inner: list[str] = []
             for entry in names:
-                if self._left_out(entry):
+                name = entry.name
+                if name.startswith(".") or name in _SYSTEM or (self.exclude and self._excluded(entry)):
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_file(follow_symlinks=False) and name[name.rfind(".") :].lower() in IMAGE_SUFFIXES:
+                    try:  # nearly all of a large tree comes by here
+                        status = entry.stat()
+                        yield Found(entry.path, status.st_size, status.st_mtime_ns)
+                    except OSError as error:
+                        self._tell(entry.path, error)
+                elif entry.is_dir(follow_symlinks=False):
                     inner.append(entry.path)
                 elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (is_dir raises where links loop)
                     linked.append(entry.path)
                 else:
-                    yield from self._file(entry.path, entry.stat)
+                    yield from self._file(entry.path)
             waiting += reversed(inner)
 
-    def _file(self, path: str, look: Callable[[], os.stat_result] | None = None) -> Generator[Found, None, None]:
-        if not path.lower().endswith(_SUFFIXES):
+    def _file(self, path: str) -> Generator[Found, None, None]:
+        if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
             self.passed.add(Path(path))
             return
         try:
-            status = look() if look is not None else os.stat(path)  # noqa: PTH116
-        except FileNotFoundError:
-            return  # a broken link, or gone since its name was read
+            status = os.stat(path)  # noqa: PTH116
         except OSError as error:
-            self.failed[path] = error.strerror or str(error)
+            self._tell(path, error)
             return
         if stat.S_ISREG(status.st_mode):
             yield Found(path, status.st_size, status.st_mtime_ns)
 
-    def _left_out(self, entry: os.DirEntry[str]) -> bool:
-        if entry.name.startswith(".") or entry.name in _SYSTEM:
-            return True
-        if not self.exclude:
-            return False
+    def _tell(self, path: str, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a broken link, or gone since its name was read
+            self.failed[path] = error.strerror or str(error)
+
+    def _excluded(self, entry: os.DirEntry[str]) -> bool:
         relative = os.path.relpath(entry.path, self.root)
         return any(
             fnmatch.fnmatch(entry.name, pattern) or fnmatch.fnmatch(relative, pattern) for pattern in self.exclude

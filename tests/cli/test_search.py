@@ -175,6 +175,22 @@ def test_the_library_is_looked_after(shelf: Path, capsys: pytest.CaptureFixture[
     assert main(["library", "forget"]) == 2
 
 
+def test_vectors_go_out_and_come_in(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    def run(*words: str, code: int = 0) -> dict[str, object]:
+        assert main(["library", *words, "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    assert run("export", "out") == {"folder": "out", "rows": 16}
+    assert main(["embed", "samples", "--out", "vectors"]) == 0
+    capsys.readouterr()
+    for path in ("out", "vectors"):
+        told = run("import", path, "--library", f"from {path}")
+        assert (told["path"], told["rows"], told["added"], told["missing"]) == (path, 16, 16, 0)
+    assert main(["library", "export", "a", "b"]) == 2
+    assert main(["library", "import", "out", "--dry-run"]) == 2
+    assert "--dry-run is for check, prune, forget" in capsys.readouterr().err
+
+
 def test_without_a_library_the_way_to_one_is_told(siglip: Run, tmp_path: Path):
     done = siglip("search", "x", SIGLIP_LIBRARY=str(tmp_path / "none"))
     assert done.returncode == 1

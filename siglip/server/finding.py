@@ -18,7 +18,7 @@ from siglip.search.searching import by_date
 from siglip.search.where import parse_where
 from siglip.server import messages
 from siglip.server.comparing import Comparing
-from siglip.server.messages import BadRequest, SearchRequest
+from siglip.server.messages import BadRequest, Question, SearchRequest
 from siglip.server.waiting import unless_gone
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ class Finding:
         self._copies: tuple[object, list[Duplicates]] = (None, [])
         self._looking = threading.Lock()
         app.post("/v1/search")(self.search)
+        app.get("/v1/search")(self.search_by_address)
         app.get("/v1/library")(self.status)
         app.get("/v1/duplicates")(self.duplicates)
         app.get("/v1/thumbnails/{digest}")(self.thumbnail)
@@ -46,6 +47,10 @@ class Finding:
         else:
             hits = await answered(lambda: self._found(body, request))
         return {"object": "list", "page": body.page, "data": [_as_record(hit) for hit in hits]}
+
+    async def search_by_address(self, question: Annotated[Question, Query()], request: Request) -> dict[str, Any]:
+        """The same by an address that can be kept; pictures that are not in the library need the other way."""
+        return await self.search(SearchRequest(**question.model_dump()), request)
 
     async def thumbnail(self, digest: Digest) -> Response:
         """A small WebP picture without metadata."""
@@ -107,8 +112,8 @@ class Finding:
             raise BadRequest(
                 "put what looks like a path or an address in double quotes; pictures go in `like`", "query"
             )
-        pictures = [Term(1.0, picture=name) for name in like] + [Term(-1.0, picture=name) for name in not_like]
-        terms = words + pictures
+        weights = [*map(messages.weight_of, body.like), *(-messages.weight_of(picture) for picture in body.not_like)]
+        terms = words + [Term(weight, picture=name) for weight, name in zip(weights, like + not_like, strict=True)]
         if not terms:
             raise BadRequest("give a `query`, pictures to be `like`, or `similar_to` an id", "query")
         space = await run_in_threadpool(lambda: self.library.space)

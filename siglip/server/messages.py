@@ -130,22 +130,36 @@ class ExplainRequest(_Strict):
     format: Literal["json", "png"] = "json"
 
 
-class SearchRequest(BaseModel):
-    """`query` in the library's language, pictures to be `like` or `not_like`, or both; or `similar_to` an id.
+class WeightedPicture(PictureItem):
+    """A picture that counts more or less than others in a question."""
 
-    `where` is a filter. `sort` "date" shows the pictures of the page newest first.
+    weight: float = Field(default=1.0, gt=0.0, le=100.0)
+
+
+class Question(BaseModel):
+    """`query` in the library's language, or `similar_to` an id; `where` is a filter.
+
+    `sort` "date" shows the pictures of the page newest first.
     """
 
     model_config = ConfigDict(extra="forbid")
     query: str | None = Field(default=None, max_length=10_000)
-    like: Pictures = []
-    not_like: Pictures = []
     similar_to: Id | None = None
     where: str | None = Field(default=None, max_length=10_000)
     sort: Literal["score", "date"] = "score"
     top: int = Field(default=20, ge=1, le=1000)
     page: int = Field(default=1, ge=1, le=1000)
     min_probability: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+_Alike = Annotated[list[str | WeightedPicture], BeforeValidator(_as_list), Field(max_length=MAX_ITEMS)]
+
+
+class SearchRequest(Question):
+    """A question with pictures to be `like` or `not_like`, beside the words or without any."""
+
+    like: _Alike = []
+    not_like: _Alike = []
 
 
 class ListRequest(BaseModel):
@@ -197,6 +211,11 @@ def one_of(item: Item, modality: Literal["text", "image"] = "text") -> tuple[Lit
 def names_of(pictures: Sequence[str | PictureItem]) -> list[str]:
     """What each picture is named by."""
     return [one_of(item, "image")[1] for item in pictures]
+
+
+def weight_of(picture: str | WeightedPicture) -> float:
+    """How much a picture of a question counts."""
+    return picture.weight if isinstance(picture, WeightedPicture) else 1.0
 
 
 def _parts(chat: Chat) -> list[tuple[Literal["text", "image"], str]]:

@@ -1,17 +1,24 @@
 // The page: what is asked stands in the address, so that back, forward and bookmarks work; everything else follows.
+import { classify, invite } from "./alone.js";
 import * as api from "./api.js";
-import { count, counted, el, icon, percent } from "./dom.js";
+import { count, counted, el, icon, nameOf, percent } from "./dom.js";
+import { showDuplicates } from "./duplicates.js";
 import { drawTools, EMPTY, whereOf } from "./filters.js";
 import { Grid } from "./grid.js";
+import { helpDialog } from "./help.js";
 import { drawChips, parse, written } from "./query.js";
 import { Selection } from "./selection.js";
+import { heatTool, writingTool } from "./tools.js";
 import { takePictures } from "./uploads.js";
 import { Viewer } from "./viewer.js";
 
 const TOP = 100;
+const BUSY_MS = 2000;
+const IDLE_MS = 15000;
 const at = (id) => document.getElementById(id);
 const state = { query: "", pictures: [], filters: { ...EMPTY }, order: "newest", view: "pictures", asked: false };
 let routes = new Set();
+let writes = false;
 let contents = { folders: {}, formats: {}, years: {} };
 let running = null;
 
@@ -35,7 +42,7 @@ const viewer = new Viewer({
   closed: (index) => grid.focus(index),
 });
 
-const alike = (item, weight) => ({ id: item.id, name: item.paths[0].split("/").pop(), weight });
+const alike = (item, weight) => ({ id: item.id, name: nameOf(item.paths[0]), weight });
 
 // ---- the address
 
@@ -65,12 +72,13 @@ function addressOf() {
 }
 
 /** Change what is asked, remember it, and show the answer. */
-function ask(change, { replace = false } = {}) {
+function ask(change, { replace = false, chips = true } = {}) {
   Object.assign(state, change);
   const keep = { pictures: state.pictures.map(({ id, name, weight, uri }) => (id ? { id, name, weight } : { name, weight, uri })) };
   history[replace ? "replaceState" : "pushState"](small(keep), "", addressOf());
   scrollTo(0, 0);
-  show();
+  if (document.activeElement === document.body) at("results").focus({ preventScroll: true });
+  show({ chips });
 }
 
 /** What the history can hold: browsers refuse states of many megabytes. */
@@ -90,7 +98,8 @@ function bodyOf(page) {
     body.similar_to = state.pictures[0].id;
     return body;
   }
-  const named = (sign) => state.pictures.filter((picture) => Math.sign(picture.weight) === sign).map((picture) => picture.uri ?? `id:${picture.id}`);
+  const named = (sign) => state.pictures.filter(({ weight }) => Math.sign(weight) === sign)
+    .map(({ uri, id, weight }) => ({ image: uri ?? `id:${id}`, weight: Math.abs(weight) }));
   if (named(1).length) body.like = named(1);
   if (named(-1).length) body.not_like = named(-1);
   return body;
@@ -113,7 +122,7 @@ function sourceOf(signal) {
   };
 }
 
-async function show() {
+async function show({ chips = true } = {}) {
   state.asked = Boolean(state.query.trim() || state.pictures.length);
   running?.abort();
   running = new AbortController();
@@ -121,14 +130,17 @@ async function show() {
   at("query").value = state.query;
   document.title = state.query ? `${state.query} - siglip` : "siglip";
   tell(null);
-  drawChips(at("chips"), parse(state.query), state.pictures, weighed);
+  // a slider that is being dragged must stay the same
+  if (chips) drawChips(at("chips"), parse(state.query), state.pictures, weighed);
   drawTools(at("tools"), contents, state, views(), (change) => ask(change));
   at("view").setAttribute("aria-busy", "true");
   at("view").classList.add("waiting");
   try {
-    const first = await grid.show(sourceOf(signal));
-    if (first === null) return;
-    say();
+    if (state.view === "duplicates") {
+      await showDuplicates(at("view"), (text) => at("said").replaceChildren(text), signal);
+    } else if (await grid.show(sourceOf(signal)) !== null) {
+      say();
+    }
   } catch (error) {
     if (error.name === "AbortError") return;
     at("view").replaceChildren();
@@ -155,26 +167,41 @@ function weighed(terms, pictures, settled) {
   state.query = written(terms);
   state.pictures = pictures;
   at("query").value = state.query;
-  weighing = setTimeout(() => ask({}, { replace: !settled }), settled ? 0 : 200);
+  weighing = setTimeout(() => ask({}, { replace: !settled, chips: settled }), settled ? 0 : 200);
 }
 
-/** One line above the pictures: how many, how sure, and where the same is as JSON. */
+/** One line above the pictures: how sure, how many, all of them chosen, and the same as JSON. */
 function say() {
-  const { items, total, done } = grid;
-  const said = [];
+  const { items, done } = grid;
   if (!items.length) {
+    at("said").replaceChildren();
     at("view").replaceChildren(nothing());
-  } else if (!state.asked) {
-    said.push(counted(total, "picture"));
-  } else {
-    const best = items[0];
-    const sure = best.confidence;
-    if (sure !== null && sure !== undefined && sure < 0.5) said.push(el("strong", {}, "Nothing matches."), " The nearest pictures:");
-    else if (sure !== null && sure !== undefined && sure < 0.9) said.push("Perhaps, best ", percent(best.probability));
-    else said.push(best.probability === undefined ? "Most alike first" : `Best ${percent(best.probability)}`);
-    said.push(el("span", { className: "dim" }, ` ${done ? counted(items.length, "picture") : `${count(items.length)} so far`}`));
+    return;
   }
-  at("said").replaceChildren(...said);
+  const said = [];
+  if (!state.asked) {
+    said.push(counted(grid.total, "picture"));
+  } else {
+    const [best] = items;
+    // what the library is not sure of begins somewhere; it can tell for one text alone
+    const unsure = best.confidence === null || best.confidence === undefined ? -1 : items.findIndex((item) => !item.sure);
+    if (unsure === 0) said.push(el("strong", {}, "Nothing matches."), " The pictures that come nearest:");
+    else if (unsure > 0) said.push(`${counted(unsure, "picture")} ${unsure === 1 ? "matches" : "match"}, the best with `, percent(best.probability), "; the others come near");
+    else said.push(best.probability === undefined ? "The most alike first" : `The best fits with ${percent(best.probability)}`);
+    said.push(el("span", { className: "dim" }, done ? counted(items.length, "picture") : `${count(items.length)} so far`));
+  }
+  const json = jsonAddress();
+  at("said").replaceChildren(...said, el("span", { className: "links" },
+    el("button", { type: "button", className: "quiet", onclick: () => selection.add(items) }, "Choose all shown"),
+    json ? el("a", { href: json }, "JSON") : null));
+}
+
+/** The same answer for programs; none where pictures were sent. */
+function jsonAddress() {
+  const where = whereOf(state.filters);
+  if (!state.asked) return api.address("/v1/pictures", { where, order: state.order, top: TOP });
+  const { like, not_like: unlike, page, ...body } = bodyOf(1);
+  return like || unlike ? null : api.address("/v1/search", body);
 }
 
 function nothing() {
@@ -182,8 +209,8 @@ function nothing() {
   return el("div", { className: "empty" },
     el("h2", {}, filtered ? "No picture passes these filters" : "No pictures yet"),
     filtered ? el("button", { type: "button", onclick: () => ask({ filters: { ...EMPTY } }) }, "Clear filters")
-      : el("p", {}, "Add a folder from a terminal; it may run while this page is open:"),
-    filtered ? null : el("code", {}, "siglip index ~/Pictures"));
+      : el("p", {}, "Add a folder from a terminal, with the library that this service was started with. Pictures show here as they come:"),
+    filtered ? null : el("code", {}, "siglip index ~/Pictures --library LIBRARY"));
 }
 
 /** An error in words, with a way on; null takes it away. */
@@ -203,6 +230,51 @@ function again() {
   grid.more();
 }
 
+// ---- indexing, while it goes on
+
+async function watch() {
+  let wait = IDLE_MS;
+  try {
+    if (!document.hidden) {
+      const { indexing } = await api.get("/v1/library");
+      wait = indexing ? BUSY_MS : IDLE_MS;
+      await progressed(indexing);
+    }
+  } catch {
+    wait = IDLE_MS; // what is asked next will tell
+  }
+  setTimeout(watch, wait);
+}
+
+async function progressed(indexing) {
+  const bar = at("progress");
+  const before = bar.hidden ? null : bar.querySelector("progress")?.value;
+  const ended = before !== null && before !== undefined && !indexing;
+  if (indexing && before !== indexing.done) {
+    bar.replaceChildren(el("label", {}, `Indexing: ${count(indexing.done)} of ${counted(indexing.total, "file")} `,
+      el("progress", { value: indexing.done, max: indexing.total })));
+    bar.hidden = false;
+  }
+  if (!indexing && !ended) return;
+  const { total } = await api.get("/v1/pictures", { where: whereOf(state.filters), top: 1 });
+  const shown = state.asked || state.view !== "pictures" ? total : grid.total ?? 0;
+  if (!shown && total && !state.asked) show();
+  if (ended || (total !== shown && !bar.querySelector("button"))) {
+    contents = await api.get("/v1/library/contents");
+    const fresh = el("button", {
+      type: "button",
+      onclick: () => {
+        fresh.remove();
+        bar.hidden = !bar.querySelector("progress");
+        show();
+      },
+    }, "Show what is new");
+    if (ended) bar.replaceChildren("Indexing is done. ");
+    if (total !== shown) bar.append(fresh);
+    else if (ended) bar.hidden = true;
+  }
+}
+
 // ---- the start
 
 function listen() {
@@ -215,28 +287,43 @@ function listen() {
     show();
   });
   addEventListener("keydown", (event) => {
+    if (event.key === "?" && !event.target.matches("input, textarea")) at("help").click();
     if (event.key === "/" && !event.target.matches("input, textarea, select") && !document.querySelector("dialog[open]")) {
       event.preventDefault();
       at("query").select();
     }
   });
   takePictures({
-    taken: (picture) => ask({ query: "", pictures: [{ ...picture, weight: 1 }], view: "pictures" }),
+    taken: (picture) => {
+      tell(null);
+      if (routes.has("/v1/search")) ask({ query: "", pictures: [{ ...picture, weight: 1 }], view: "pictures" });
+      else classify(at("view"), picture, writes);
+    },
     failed: (error) => tell(error),
   });
+  const help = helpDialog();
+  at("help").addEventListener("click", () => document.querySelector("dialog[open]") ?? help());
 }
 
 async function start() {
   listen();
   readAddress();
   try {
-    routes = await api.offered();
-    if (routes.has("/v1/pictures")) {
-      at("query").hidden = at("go").hidden = false;
-      show();
-      contents = await api.get("/v1/library/contents");
-      drawTools(at("tools"), contents, state, views(), (change) => ask(change));
+    const [known, models] = await Promise.all([api.offered(), api.get("/v1/models")]);
+    routes = known;
+    writes = models.data.length > 1; // the model that compares, and one that writes
+    if (!routes.has("/v1/search")) {
+      invite(at("view"));
+      return;
     }
+    const asked = () => parse(state.query).filter(({ weight }) => weight > 0).map(({ text }) => text)[0] ?? "";
+    viewer.tools.push(heatTool(asked));
+    if (writes) viewer.tools.push(writingTool((item) => `id:${item.id}`));
+    at("query").hidden = at("go").hidden = false;
+    show();
+    contents = await api.get("/v1/library/contents");
+    drawTools(at("tools"), contents, state, views(), (change) => ask(change));
+    watch();
   } catch (error) {
     tell(error, () => location.reload());
   }

@@ -36,6 +36,13 @@ export function icon(name) {
   return svg;
 }
 
+/** Fill an element anew; the focus stays on what has the same data-name, or goes to `otherwise` if that is gone. */
+export function refill(host, children, otherwise = null) {
+  const held = host.contains(document.activeElement) ? document.activeElement.dataset.name : undefined;
+  host.replaceChildren(...children.filter(Boolean));
+  if (held !== undefined) (host.querySelector(`[data-name="${CSS.escape(held)}"]`) ?? otherwise)?.focus({ preventScroll: true });
+}
+
 /** 0.8731 -> "87 %", 0.0312 -> "3.1 %", 0.00002 -> "< 0.1 %". */
 export function percent(probability) {
   const value = 100 * probability;

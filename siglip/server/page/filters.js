@@ -1,5 +1,5 @@
 // Filters and views: what can be left out, in the library's own filter language, and which way round pictures stand.
-import { count, el } from "./dom.js";
+import { count, el, refill } from "./dom.js";
 
 const SIZES = [["", "Any size"], ["640", "640 px and more"], ["1024", "1,024 px and more"], ["2048", "2,048 px and more"]];
 const ORDERS = [["newest", "Newest first"], ["oldest", "Oldest first"], ["name", "By name"], ["largest", "Largest files first"]];
@@ -46,39 +46,42 @@ export function tree(folders) {
  */
 export function drawTools(nav, contents, state, views, changed) {
   const { filters } = state;
-  const set = (name) => (event) => changed({ filters: { ...state.filters, [name]: event.target.value } });
-  const choice = (name, label, options) => field(label, el("select", { onchange: set(name) }, ...options.map(([value, text]) =>
+  const set = (name) => ({ target: { type, value } }) => {
+    if (type === "date" && value && value < "1000") return; // a year that is still being typed
+    changed({ filters: { ...state.filters, [name]: value } });
+  };
+  const choice = (name, label, options) => field(label, el("select", { "data-name": name, onchange: set(name) }, ...options.map(([value, text]) =>
     el("option", { value, selected: value === filters[name] }, text))));
   const folders = tree(contents.folders).map(({ path, number, label }) => [path, `${label} (${count(number)})`]);
   const formats = Object.entries(contents.formats).map(([name, number]) => [name, `${name} (${count(number)})`]);
   const years = Object.keys(contents.years).sort();
   const limits = years.length ? { min: `${years[0]}-01-01`, max: `${years[years.length - 1]}-12-31` } : {};
-  const day = (name, label) => field(label, el("input", { type: "date", value: filters[name], ...limits, onchange: set(name) }));
-  const set_ = Object.entries(filters).filter(([, value]) => value);
+  const day = (name, label) => field(label, el("input", { type: "date", "data-name": name, value: filters[name], ...limits, onchange: set(name) }));
+  const chosen = Object.entries(filters).filter(([, value]) => value);
   const clear = el("button", { type: "button", className: "quiet", onclick: () => changed({ filters: { ...EMPTY } }) }, "Clear filters");
   const expert = field("More", el("input", {
-    type: "text", value: filters.where, placeholder: "camera like '%Canon%' and width > 1000", spellcheck: false, onchange: set("where"),
+    type: "text", "data-name": "where", value: filters.where, placeholder: "camera like '%Canon%' and width > 1000", spellcheck: false, onchange: set("where"),
   }));
   expert.classList.add("expert");
   const inside = el("div", { className: "filters" },
     folders.length ? choice("folder", "Folder", [["", "All folders"], ...folders]) : null,
     choice("format", "Kind", [["", "All kinds"], ...formats]), day("from", "From"), day("to", "To"), choice("size", "Size", SIZES), expert,
-    set_.length ? clear : null);
+    chosen.length ? clear : null);
   const wide = matchMedia("(min-width: 60rem)").matches;
-  const open = nav.querySelector("details")?.open ?? (set_.length > 0 && wide);
-  nav.replaceChildren(
+  const open = nav.querySelector("details")?.open ?? (chosen.length > 0 && wide);
+  refill(nav, [
     el("div", { className: "views" }, ...views.map(([view, label]) => el("a", {
-      href: view === "pictures" ? "/" : `/?view=${view}`, "aria-current": view === state.view ? "page" : null,
+      href: view === "pictures" ? "/" : `/?view=${view}`, "data-name": view, "aria-current": view === state.view ? "page" : null,
       onclick: (event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();
         changed({ view });
       },
     }, label))),
-    state.view === "pictures" ? el("details", { open }, el("summary", {}, set_.length ? `Filters (${set_.length})` : "Filters"), inside) : "",
-    state.view === "pictures" && !state.asked ? field("Order", el("select", { onchange: (event) => changed({ order: event.target.value }) },
-      ...ORDERS.map(([value, text]) => el("option", { value, selected: value === state.order }, text)))) : "",
-  );
+    state.view === "pictures" ? el("details", { open }, el("summary", { "data-name": "filters" }, chosen.length ? `Filters (${chosen.length})` : "Filters"), inside) : null,
+    state.view === "pictures" && !state.asked ? field("Order", el("select", { "data-name": "order", onchange: (event) => changed({ order: event.target.value }) },
+      ...ORDERS.map(([value, text]) => el("option", { value, selected: value === state.order }, text)))) : null,
+  ], nav.querySelector("summary"));
   nav.hidden = false;
 }
 

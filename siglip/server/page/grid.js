@@ -191,7 +191,7 @@ export class Grid {
     const first = at === this.current ? 0 : -1;
     const image = el("img", { alt: name, decoding: "async", draggable: false, onload: () => image.classList.add("there"), onerror: () => tile.classList.add("lost") });
     image.src = thumbnail(item.id);
-    const score = item.probability === undefined ? null : el("span", { className: "score" }, percent(item.probability));
+    const score = scoreOf(item) === null ? null : el("span", { className: "score" }, scoreOf(item));
     const open = el("button", {
       type: "button", className: "open", tabIndex: first, title: item.paths[0], onclick: (event) => (event.shiftKey || event.ctrlKey || event.metaKey ? this.on.choose(at, event.shiftKey) : this.on.open(at)),
       onfocus: () => this.#move(at),
@@ -287,6 +287,12 @@ export class Grid {
     }
     return best;
   }
+}
+
+/** The model's probability, or between pictures, where it gives none, how near they are. */
+function scoreOf(item) {
+  if (item.probability !== undefined) return percent(item.probability);
+  return item.nearness === undefined ? null : item.nearness.toFixed(2);
 }
 
 /** Width over height of a tile. */

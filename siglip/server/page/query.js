@@ -1,5 +1,5 @@
 // The question: words in the library's language, each part a chip with sign and weight, and pictures beside them.
-import { el, icon } from "./dom.js";
+import { el, icon, refill } from "./dom.js";
 import { thumbnail } from "./api.js";
 
 const SIGN = /(?:^|(?<=\s))([+-])\s+/;
@@ -39,14 +39,14 @@ export function drawChips(list, terms, pictures, changed) {
   // nothing to weigh where there is one text alone
   const shown = pictures.length > 0 || parts.length > 1 || parts.some((part) => part.weight !== 1);
   list.hidden = !shown;
-  list.replaceChildren(...(shown ? parts.map((part) => chip(part, told)) : []));
+  refill(list, shown ? parts.map((part, at) => chip(part, at, told)) : [], document.querySelector("#query"));
 }
 
-function chip(part, told) {
+function chip(part, at, told) {
   const name = part.text ?? part.name;
   const value = el("output", {}, weightOf(part));
   const slider = el("input", {
-    type: "range", min: "0.1", max: "3", step: "0.1", value: String(Math.abs(part.weight)), "aria-label": `Weight of ${name}`,
+    type: "range", "data-name": `weight ${at}`, min: "0.1", max: "3", step: "0.1", value: String(Math.abs(part.weight)), "aria-label": `Weight of ${name}`,
     oninput: () => {
       part.weight = Math.sign(part.weight) * Number(slider.value);
       value.textContent = weightOf(part);
@@ -55,7 +55,7 @@ function chip(part, told) {
     onchange: () => told(true),
   });
   const sign = el("button", {
-    type: "button", className: "sign", title: part.weight < 0 ? "Taken away; press to add" : "Added; press to take away",
+    type: "button", className: "sign", "data-name": `sign ${at}`, title: part.weight < 0 ? "Taken away; press to add" : "Added; press to take away",
     "aria-label": part.weight < 0 ? `${name} is taken away: add it` : `${name} is added: take it away`,
     onclick: () => {
       // a whole negative term often takes away more than is meant
@@ -65,7 +65,7 @@ function chip(part, told) {
     },
   }, icon(part.weight < 0 ? "minus" : "plus"));
   const remove = el("button", {
-    type: "button", className: "remove", "aria-label": `Remove ${name}`,
+    type: "button", className: "remove", "data-name": `remove ${at}`, "aria-label": `Remove ${name}`,
     onclick: () => {
       part.gone = true;
       told(true);

@@ -1,6 +1,6 @@
 // Pictures that were chosen: what can be done with all of them at once.
 import { posted } from "./api.js";
-import { copy, counted, el, icon, save } from "./dom.js";
+import { copy, counted, el, icon, refill, save } from "./dom.js";
 
 const MOST = 1000; // files of one zip
 
@@ -47,10 +47,10 @@ export class Selection {
     this.bar.hidden = number === 0;
     document.body.classList.toggle("choosing", number > 0);
     const button = (label, name, run) => {
-      const made = el("button", { type: "button", onclick: () => this.#run(made, label, run) }, icon(name), label);
+      const made = el("button", { type: "button", "data-name": label, onclick: () => this.#run(made, label, run) }, icon(name), label);
       return made;
     };
-    this.bar.replaceChildren(
+    refill(this.bar, [
       el("strong", { role: "status" }, `${counted(number, "picture")} chosen`),
       button("Copy paths", "copy", async () => {
         await copy([...this.items.values()].map((item) => item.paths[0]).join("\n"));
@@ -67,7 +67,7 @@ export class Selection {
         document.querySelector("#results").focus({ preventScroll: true });
         return null;
       }),
-    );
+    ]);
     this.on.changed();
   }
 

@@ -1,5 +1,5 @@
 // One picture large, over everything: what is known of it, and what can be done with it. Arrows go on, Escape closes.
-import { copy, count, el, folderOf, icon, nameOf, percent } from "./dom.js";
+import { copy, count, el, folderOf, icon, nameOf, percent, refill } from "./dom.js";
 import { picture, thumbnail } from "./api.js";
 
 export class Viewer {
@@ -99,7 +99,6 @@ export class Viewer {
   #drawSide() {
     const item = this.item;
     const chosen = this.chosen.has(item.id);
-    const held = this.side.contains(document.activeElement) ? document.activeElement.dataset.name : null;
     const buttons = [
       ...this.actions.map((action) => el("button", {
         type: "button", "data-name": action.label, title: action.key ? `${action.label} (${action.key})` : action.label, onclick: () => this.#run(action),
@@ -114,20 +113,20 @@ export class Viewer {
       el("a", { className: "button", href: picture(item.id), download: nameOf(item.paths[0]) }, icon("download"), "Download"),
     ];
     const place = this.grid.total ?? this.grid.items.length;
-    this.side.replaceChildren(
+    refill(this.side, [
       el("p", { className: "place" }, `${count(this.index + 1)} of ${count(place)}${this.grid.total === null ? "+" : ""}`),
       el("h2", { id: "shown-name" }, nameOf(item.paths[0])),
       el("div", { className: "buttons" }, ...buttons),
       ...this.tools.map((tool) => tool(item, this)).filter(Boolean),
       facts(item),
-    );
-    if (held) this.side.querySelector(`[data-name="${held}"]`)?.focus();
+    ], this.dialog);
   }
 }
 
 function facts(item) {
   const rows = [];
   if (item.probability !== undefined) rows.push(["Fits the question", percent(item.probability)]);
+  if (item.nearness !== undefined) rows.push(["Nearness, at most 1", item.nearness.toFixed(2)]);
   if (item.width && item.height) rows.push(["Size", `${item.width} \u00d7 ${item.height}${item.format ? `, ${item.format}` : ""}`]);
   if (item.taken) rows.push(["Taken", item.taken.replace("T", " ").slice(0, 16)]);
   if (item.camera) rows.push(["Camera", item.camera]);

@@ -29,6 +29,7 @@ COMMANDS = {
     "search": "find indexed pictures by words or pictures",
     "similar": "find indexed pictures that look like one",
     "dupes": "find files that hold the same picture",
+    "map": "draw indexed pictures on a plane, like beside like",
     "library": "look after what was indexed",
     "explain": "draw where in a picture a text is seen",
     "models": "list the built-in model and every published checkpoint",

@@ -59,8 +59,29 @@ def models(shape: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[PaliGemmaFor
     return ours, peer
 
 
+def costs(
+    ours: PaliGemmaForConditionalGeneration, write: Contestant, prefill: Contestant, new: int, tokens: int
+) -> str:
+    """What the prompt and each further token cost, beside a plain product of two 2048 x 2048 matrices."""
+    matrix = torch.randn(2048, 2048)
+    turns = race({"gemm": lambda: matrix @ matrix, "first": prefill, "all": write}, rounds=3)
+    gemm, first, whole = (min(turn.wall_s for turn in turns[name]) for name in ("gemm", "first", "all"))
+    blocks = sum(weight.numel() for weight in ours.language_model.layers.parameters())
+    tower = sum(weight.numel() for weight in ours.vision_tower.encoder.parameters())
+    patches = ours.config.vision_config.num_patches
+    # each picture of `tokens` rows
+    flops = 2.0 * (blocks * tokens + tower * patches * tokens / (patches + 6))
+    share = flops / first / (2 * 2048**3 / gemm)
+    step = (whole - first) / (new - 1)
+    read = 4 * (blocks + ours.language_model.embed_tokens.weight.numel()) / step
+    return (
+        f"prompt {first:.3f} s, {share:.2f} of the rate of a matrix product; each token {1000 * step:.1f} ms, in which "
+        f"the decoder's weights are read at {read / 1e9:.1f} GB/s"
+    )
+
+
 @torch.inference_mode()
-def measure(batch: int, new: int, rounds: int, quick: bool) -> tuple[Row, bool]:
+def measure(batch: int, new: int, rounds: int, quick: bool) -> tuple[Row, bool, str]:
     ours, peer = models(TOY if quick else MIDDLE)
     config = ours.config
     pictures = torch.rand(batch, 3, 224, 224) * 2 - 1
@@ -76,7 +97,9 @@ def measure(batch: int, new: int, rounds: int, quick: bool) -> tuple[Row, bool]:
     }  # fmt: skip
     same = torch.equal(write["ours"](), write["peer"]())
     timings = race(write, rounds=rounds)
-    return compare(f"{new} tokens, {batch} pictures", timings, peer="peer", ours="ours", goal=1.3), same
+    prefill = partial(ours.generate, ids, pictures, max_new_tokens=1)
+    told = costs(ours, write["ours"], prefill, new, ids.numel())
+    return compare(f"{new} tokens, {batch} pictures", timings, peer="peer", ours="ours", goal=1.3), same, told
 
 
 def measure_files(quick: bool, rounds: int) -> tuple[Row, int]:
@@ -125,9 +148,9 @@ def main(argv: list[str] | None = None) -> None:
     facts: dict[str, Any] = {}
     for batch in (1, 8):
         new = 4 if options.quick else 32
-        row, same = measure(batch, new, options.rounds or (1 if options.quick else 5), options.quick)
+        row, same, told = measure(batch, new, options.rounds or (1 if options.quick else 5), options.quick)
         rows.append(row)
-        facts[f"same tokens, {batch} pictures"] = same
+        facts |= {f"same tokens, {batch} pictures": same, f"costs of {batch} pictures": told}
     row, same = measure_files(options.quick, min(options.rounds or 2, 2))
     rows.append(row)
     facts["same captions of the first 20 files"] = same

@@ -4,15 +4,13 @@ Linear layers and the table of tokens only; norms, biases and positions stay as 
 weights float again, block by block, so that it costs memory for one block and no precision beyond that of the weights.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
-# weights made float at a time: 16 MB, which stay near the processor
-_BLOCK = 1 << 22
+# weights made float at a time: 4 MB, which stay near the processor
+_BLOCK = 1 << 20
 _LARGEST = 127.0
 
 
@@ -28,14 +26,13 @@ class Int8Linear(nn.Module):
         self.scale: Tensor
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch rows"]:
-        parts = [F.linear(x, weight) for weight in self._blocks(x.dtype)]
-        found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        found = found.mul_(self.scale.to(x.dtype))
+        flat = x.reshape(-1, x.shape[-1])
+        rows = max(1, _BLOCK // x.shape[-1])
+        found = x.new_empty(len(flat), len(self.weight))
+        for part, weight in zip(found.split(rows, dim=1), self.weight.split(rows), strict=True):
+            part.copy_(F.linear(flat, weight.to(x.dtype)))
+        found = found.mul_(self.scale.to(x.dtype)).unflatten(0, x.shape[:-1])
         return found if self.bias is None else found.add_(self.bias.to(x.dtype))
-
-    def _blocks(self, dtype: torch.dtype) -> Iterator[Tensor]:
-        rows = max(1, _BLOCK // self.weight.shape[1])
-        return (block.to(dtype) for block in self.weight.split(rows))
 
 
 class Int8Table(Int8Linear):

@@ -156,6 +156,8 @@ def test_boxes_are_framed_on_the_sheet(photos: Path) -> None:
         (["detect", "pig.png", "", "--model", "MODEL"], "the things to find"),
         (["ask", "pig.png", "--model", "nano"], "the question last"),
         (["ask", "pig.png", " ", "--model", "nano"], "the question last"),
+        (["ask", "pig.png", "penguin.png", "--model", "nano"], "penguin.png is a file, and the question must come"),
+        (["ask", "pig.png", "long " * 90, "--model", "MODEL"], "this decoder reads 128"),
         (["classify", "pig.png", "--labels", "a", "--model", "MODEL"], "compares nothing"),
     ],
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         AutoProcessor,
         AutoTokenizer,
     )
+    from siglip.classifier import Classifier
     from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
     from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
     from siglip.embedder import Embedder
@@ -42,6 +43,7 @@ _HOME = {
     "AutoModel": "siglip.checkpoints",
     "AutoProcessor": "siglip.checkpoints",
     "Captioner": "siglip.captioner",
+    "Classifier": "siglip.classifier",
     "Embedder": "siglip.embedder",
     "Embeddings": "siglip.embeddings",
     "Failure": "siglip.errors",
@@ -74,6 +76,7 @@ __all__ = [
     "AutoProcessor",
     "AutoTokenizer",
     "Captioner",
+    "Classifier",
     "Embedder",
     "Embeddings",
     "Failure",

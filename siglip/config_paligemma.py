@@ -9,7 +9,8 @@ from typing import Any
 
 from siglip.config import SiglipVisionConfig
 from siglip.errors import ConfigError
-from siglip.pretrained import PretrainedConfig
+from siglip.fields import checked
+from siglip.pretrained import PretrainedConfig, settled
 
 # what transformers assumes where a published text_config is silent
 _GEMMA_1: dict[str, Any] = {
@@ -40,6 +41,7 @@ _REAL = ("rms_norm_eps", "rope_theta", "attn_logit_softcapping", "final_logit_so
 _TANH_GELU = ("gelu_pytorch_tanh", None)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GemmaConfig:
     """Decoder; the defaults are those of PaliGemma 3B (Gemma 2B).
@@ -67,9 +69,8 @@ class GemmaConfig:
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
-            value = getattr(self, name)
-            if not _is_id(value) or value < 1:
-                raise ConfigError(f"GemmaConfig.{name} must be a whole number >= 1, got {value!r}")
+            if getattr(self, name) < 1:
+                raise ConfigError(f"GemmaConfig.{name} must be a whole number >= 1, got {getattr(self, name)!r}")
         if self.num_attention_heads % self.num_key_value_heads or self.head_dim % 2:
             raise ConfigError(
                 f"GemmaConfig.num_attention_heads ({self.num_attention_heads}) must be a multiple of "
@@ -131,6 +132,8 @@ def _headless() -> SiglipVisionConfig:
     )
 
 
+@settled
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaliGemmaConfig(PretrainedConfig):
     """Image tower, decoder, and the ids of tokens that have a meaning; the defaults are PaliGemma 3B at 224 pixels.
@@ -145,10 +148,6 @@ class PaliGemmaConfig(PretrainedConfig):
     eos_token_id: int = 1
 
     def __post_init__(self) -> None:
-        for name, kind in (("vision_config", SiglipVisionConfig), ("text_config", GemmaConfig)):
-            if not isinstance(getattr(self, name), kind):
-                got = type(getattr(self, name)).__name__
-                raise ConfigError(f"{name} must be a {kind.__name__}, got {got}; use from_dict for dictionaries")
         if self.vision_config.vision_use_head:
             object.__setattr__(self, "vision_config", replace(self.vision_config, vision_use_head=False))
 

@@ -1,8 +1,14 @@
 """A device by name, number or "auto" -> the torch.device, or an error that says what this machine has."""
 
+import copy
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from siglip.errors import InputError
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def find_device(device: torch.device | str | int | None) -> torch.device:
@@ -34,3 +40,27 @@ def find_device(device: torch.device | str | int | None) -> torch.device:
             f"device {device!r} cannot be used on this machine ({reason}); pass 'auto' to use what it has, or 'cpu'"
         ) from None
     return found
+
+
+def find_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; for "auto" bfloat16 where the device computes in it, else float32. Raises InputError."""
+    if dtype == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16):
+        raise InputError(f"dtype {dtype!r} is not one of 'auto', 'float32', 'bfloat16' and 'float16'")
+    return found
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # older versions of PyTorch cannot say, and get float32
+    features = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def for_inference(model: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
+    """A copy in evaluation mode; its weights share memory with the model's wherever they need not change."""
+    shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
+    return copy.deepcopy(model, memo=shared).eval().to(device=device, dtype=dtype)

@@ -4,35 +4,29 @@ Pictures are decoded in threads while the tower computes, a bounded number ahead
 an index) gives pixels to `encode_pixels`. Everything that needs vectors stands on this file.
 """
 
-import copy
-import os
 import re
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from siglip.checkpoints import files_key, fingerprint, remembered_fingerprint
-from siglip.devices import find_device
-from siglip.download import fetched
+from siglip.devices import find_device, find_dtype, for_inference
 from siglip.embeddings import Embeddings, Kind
-from siglip.errors import Failure, InputError, PreparationError, ShapeError, UnreadableImage, clip, warn
+from siglip.errors import Failure, InputError, PreparationError, ShapeError, clip, warn
 from siglip.model import SiglipModel
 from siglip.pretrained import LoadOptions, StrPath, accepted
 from siglip.processing import ImageInput, SiglipProcessor, image_name
+from siglip.streaming import PictureStream, check_many
 
 # labels kept between calls: 12 MB of vectors at width 768
 _KEPT_LABELS = 4096
@@ -76,14 +70,14 @@ class Embedder:
         self.model = model
         self.processor = processor
         self.device = find_device(device)
-        self.dtype = _find_dtype(dtype, self.device)
+        self.dtype = find_dtype(dtype, self.device)
         self.batch_size = batch_size
         self.reduced_decode = reduced_decode
-        self._towers = _for_inference(model, self.device, self.dtype)
+        self._towers = for_inference(model, self.device, self.dtype)
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         self._files: str | None = None  # which files the model was read from, if that is worth remembering
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._pictures = PictureStream(processor.image_processor, batch_size=batch_size, reduced=reduced_decode)
 
     @classmethod
     def from_pretrained(
@@ -143,7 +137,7 @@ class Embedder:
         `progress` is called with the number of pictures just done; True shows a bar. Raises InputError for a single
         picture.
         """
-        _check_many(items)
+        check_many(items)
         names: list[str] = []
 
         def noted() -> Generator[ImageInput]:
@@ -153,7 +147,7 @@ class Embedder:
 
         count = len(items) if isinstance(items, Sized) else None
         with _progress(progress, count, "picture") as done:
-            return self._gathered(self._stream_images(noted()), names, "image", done)
+            return self._gathered(self._pictures.stream(noted(), self.encode_pixels), names, "image", done)
 
     def embed_texts(self, items: Iterable[str], *, progress: Progress = False) -> Embeddings:
         """Embed texts, equal ones once; what is not a text is reported in `failures`.
@@ -174,8 +168,8 @@ class Embedder:
         picture before its result has come. Closing the generator stops all work. Raises InputError for a single
         picture.
         """
-        _check_many(items)
-        return self._stream_images(items)
+        check_many(items)
+        return self._pictures.stream(items, self.encode_pixels)
 
     def embed_labels(
         self, labels: Sequence[str], templates: str | Sequence[str] | None = None
@@ -254,42 +248,6 @@ class Embedder:
         indices = np.array([index for index, _ in good], dtype=np.int64)
         return Embeddings(vectors, indices, tuple(failures), tuple(names[index] for index in indices), kind)
 
-    def _stream_images(self, items: Iterable[ImageInput]) -> Generator[Embedded, None, None]:
-        source = enumerate(items)
-        waiting: deque[Future[_Decoded]] = deque()
-        pool = self._decoders()
-        try:
-            while True:
-                # one batch for the tower now, and one to be decoded meanwhile
-                for index, item in islice(source, 2 * self.batch_size - len(waiting)):
-                    waiting.append(pool.submit(self._decode, index, item))
-                if not waiting:
-                    return
-                yield from self._embed_decoded(
-                    [waiting.popleft().result() for _ in range(min(self.batch_size, len(waiting)))]
-                )
-        finally:
-            wait([future for future in waiting if not future.cancel()])
-
-    def _decoders(self) -> ThreadPoolExecutor:
-        """The threads that decode, the same for all calls; a forked process has none of its parent's."""
-        with self._lock:
-            if self._pool is None or self._pool[0] != os.getpid():
-                self._pool = os.getpid(), ThreadPoolExecutor(_cores(), thread_name_prefix="siglip-decode")
-            return self._pool[1]
-
-    def _decode(self, index: int, item: ImageInput) -> "_Decoded":
-        try:
-            return index, self.processor.image_processor.pixels(fetched(item), reduced=self.reduced_decode)
-        except UnreadableImage as error:
-            return Failure(image_name(item, index), error.reason, index)
-
-    def _embed_decoded(self, decoded: "list[_Decoded]") -> Generator[Embedded, None, None]:
-        good = [result[1] for result in decoded if not isinstance(result, Failure)]
-        vectors = iter(self.encode_pixels(np.stack(good)) if good else ())
-        for result in decoded:
-            yield result if isinstance(result, Failure) else (result[0], next(vectors))
-
     # what is given as texts may hold something else, which the tokenizer refuses item by item
     def _stream_texts(self, texts: list[Any]) -> Generator[Embedded, None, None]:
         unique = list(dict.fromkeys(texts))
@@ -323,9 +281,6 @@ class Embedder:
         return F.normalize(vectors.mean(dim=1), dim=-1).numpy()
 
 
-_Decoded = tuple[int, UInt8[np.ndarray, "size size 3"]] | Failure
-
-
 def _warn_of_odd_labels(labels: Sequence[Any]) -> None:
     """Say it where one label looks like several that were written with commas."""
     joined = [label for label in labels if isinstance(label, str) and re.search(r"\S,\S", label)]
@@ -333,18 +288,6 @@ def _warn_of_odd_labels(labels: Sequence[Any]) -> None:
         joined = [labels[0]]
     if joined:
         warn(f"{clip(repr(joined[0]))} is taken as one label, commas and all; give several labels one by one")
-
-
-def is_one_picture(value: object) -> bool:
-    """Whether this is one picture, in any form a picture may have, rather than something that yields pictures."""
-    if isinstance(value, np.ndarray | Tensor):
-        return value.ndim < 4
-    return isinstance(value, str | bytes | Path | Image.Image) or hasattr(value, "read")
-
-
-def _check_many(items: object) -> None:
-    if is_one_picture(items):
-        raise InputError(f"expected a list of pictures, got a single {type(items).__name__}; pass [picture]")
 
 
 @contextmanager
@@ -371,30 +314,3 @@ def _checked_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
                 f"template {template!r} has no {{}} where the label goes; write for example 'a photo of {{}}'"
             )
     return templates
-
-
-def _find_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(f"dtype {dtype!r} is not one of 'auto', 'float32', 'bfloat16' and 'float16'")
-    return found
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # older versions of PyTorch cannot say, and get float32
-    features = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
-
-
-def _for_inference(model: SiglipModel, device: torch.device, dtype: torch.dtype) -> SiglipModel:
-    """A copy in evaluation mode; its weights share memory with the model's wherever they need not change."""
-    shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
-    return copy.deepcopy(model, memo=shared).eval().to(device=device, dtype=dtype)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

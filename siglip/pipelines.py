@@ -1,4 +1,4 @@
-"""Pictures and words in, plain Python out: six tasks under the names people know.
+"""Pictures and words in, plain Python out: seven tasks under the names people know.
 
 `pipeline(task, model)` gives one of the callables below. One picture gives one result, a list of pictures a
 list, and a generator a generator, which reads at most two batches ahead and so works on input that never ends.
@@ -17,10 +17,13 @@ import torch
 from torch import nn
 
 from siglip.captioner import Captioner, GenerateOptions, Scores, Text
-from siglip.embedder import Embedder, is_one_picture
+from siglip.classifier import Classifier
+from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
+from siglip.model import SiglipForImageClassification, SiglipModel
 from siglip.pretrained import LoadOptions, StrPath, accepted
-from siglip.processing import ImageInput
+from siglip.processing import ImageInput, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
+from siglip.streaming import is_one_picture
 
 Pictures = ImageInput | Iterable[ImageInput]
 
@@ -61,6 +64,23 @@ class ZeroShotImageClassification:
             return sorted(found, key=lambda entry: -entry["score"])
 
         return _each(image, self.embedder.stream_images, lambda result: ranked(result[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageClassification:
+    """Pictures -> for each a list of Score over the classes that a trained classifier knows, best first."""
+
+    classifier: Classifier
+
+    def __call__(self, inputs: Pictures, *, top_k: int = 5) -> Any:
+        """The `top_k` likeliest classes of each picture. Raises UnreadableImage for a picture that cannot be read."""
+        labels = self.classifier.labels
+
+        def ranked(result: tuple[int, np.ndarray]) -> list[Score]:
+            best = (-result[1]).argsort(kind="stable")[:top_k]
+            return [Score(score=float(result[1][place]), label=labels[place]) for place in best]
+
+        return _each(inputs, self.classifier.stream_probabilities, ranked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +234,16 @@ def reranked(
             yield sorted(found, key=lambda candidate: (not candidate.text, -candidate.score))
 
 
-_TASKS = {
-    "zero-shot-image-classification": ZeroShotImageClassification,
-    "image-feature-extraction": ImageFeatureExtraction,
-    "image-text-similarity": ImageTextSimilarity,
-}
-_WRITING_TASKS = {
-    "image-to-text": ImageToText,
-    "image-text-to-text": ImageTextToText,
-    "visual-question-answering": VisualQuestionAnswering,
+_Maker = Embedder | Classifier | Captioner
+# what does the work of a task, and what that is made of
+_TASKS: dict[str, tuple[type, type[Embedder] | type[Classifier] | type[Captioner]]] = {
+    "zero-shot-image-classification": (ZeroShotImageClassification, Embedder),
+    "image-feature-extraction": (ImageFeatureExtraction, Embedder),
+    "image-text-similarity": (ImageTextSimilarity, Embedder),
+    "image-classification": (ImageClassification, Classifier),
+    "image-to-text": (ImageToText, Captioner),
+    "image-text-to-text": (ImageTextToText, Captioner),
+    "visual-question-answering": (VisualQuestionAnswering, Captioner),
 }
 
 
@@ -232,19 +253,32 @@ class PipelineOptions(LoadOptions, total=False):
     device: torch.device | str | int | None
     dtype: torch.dtype | str | None
     batch_size: int | None
+    image_processor: SiglipImageProcessor
+    tokenizer: SiglipTokenizer
+    processor: Any
 
 
 @overload
 def pipeline(
-    task: Literal["zero-shot-image-classification"], model: StrPath | Embedder, **options: Unpack[PipelineOptions]
+    task: Literal["image-classification"],
+    model: StrPath | SiglipForImageClassification | Classifier,
+    **options: Unpack[PipelineOptions],
+) -> ImageClassification: ...
+@overload
+def pipeline(
+    task: Literal["zero-shot-image-classification"],
+    model: StrPath | SiglipModel | Embedder,
+    **options: Unpack[PipelineOptions],
 ) -> ZeroShotImageClassification: ...
 @overload
 def pipeline(
-    task: Literal["image-feature-extraction"], model: StrPath | Embedder, **options: Unpack[PipelineOptions]
+    task: Literal["image-feature-extraction"],
+    model: StrPath | SiglipModel | Embedder,
+    **options: Unpack[PipelineOptions],
 ) -> ImageFeatureExtraction: ...
 @overload
 def pipeline(
-    task: Literal["image-text-similarity"], model: StrPath | Embedder, **options: Unpack[PipelineOptions]
+    task: Literal["image-text-similarity"], model: StrPath | SiglipModel | Embedder, **options: Unpack[PipelineOptions]
 ) -> ImageTextSimilarity: ...
 @overload
 def pipeline(
@@ -260,48 +294,59 @@ def pipeline(
 ) -> VisualQuestionAnswering: ...
 def pipeline(
     task: str,
-    model: StrPath | Embedder | Captioner,
+    model: Any,
     *,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | str | None = None,
     batch_size: int | None = None,
-    **options: Unpack[LoadOptions],
+    **options: Any,
 ) -> Any:
-    """The callable for a task: one of the six classes above.
+    """The callable for a task: one of the seven classes above.
 
-    "zero-shot-image-classification", "image-feature-extraction" and "image-text-similarity" compare; "image-to-text",
-    "image-text-to-text" and "visual-question-answering" write, and want a PaliGemma. `model` is "nano" (it compares), a
-    local folder, a hub name "owner/name", or an Embedder or Captioner holding a model and a processor of your own.
-    `device`, `dtype` and `batch_size` are those of these two; -1 is the CPU too. Raises InputError for another task,
-    or for options beside an Embedder or Captioner, which has its own; else as their `from_pretrained`.
+    "zero-shot-image-classification", "image-feature-extraction" and "image-text-similarity" compare;
+    "image-classification" wants a trained classifier; "image-to-text", "image-text-to-text" and
+    "visual-question-answering" write, and want a PaliGemma. `model` is "nano" (it compares), a local folder, a hub name
+    "owner/name", an Embedder, Classifier or Captioner, or a bare model together with its `processor`, or with its
+    `image_processor` (and `tokenizer`). `device`, `dtype` and `batch_size` are those of Embedder; -1 is the CPU too.
+    Raises InputError for another task, or for options beside an Embedder, which has its own; else as `from_pretrained`.
     """
-    tasks = {**_TASKS, **_WRITING_TASKS}
-    if task not in tasks:
-        nearest = did_you_mean(task, tasks)
+    if task not in _TASKS:
+        nearest = did_you_mean(task, _TASKS)
         hint = f"did you mean {nearest!r}? " if nearest else ""
-        raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(tasks)}")
+        raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(_TASKS)}")
+    parts = {name: options.pop(name) for name in ("processor", "image_processor", "tokenizer") if name in options}
     known = accepted(options, "pipeline", known=("device", "dtype", "batch_size"))
-    given: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, **known}
-    made: Any = tasks[task]
-    return made(_prepared(model, given, Embedder if task in _TASKS else Captioner))
+    given = {"device": device, "dtype": dtype, "batch_size": batch_size, **known}
+    if given["device"] == -1:
+        given["device"] = "cpu"
+    made, kind = _TASKS[task]
+    return made(_prepared(model, parts, {name: value for name, value in given.items() if value is not None}, kind))
 
 
-def _prepared(model: Any, options: dict[str, Any], kind: type[Embedder] | type[Captioner]) -> Embedder | Captioner:
-    given = {name: value for name, value in options.items() if value is not None}
+def _prepared(model: Any, parts: dict[str, Any], given: dict[str, Any], kind: Any) -> _Maker:
+    """What works for a task: as given, of a bare model and the `parts` that prepare its input, or of a checkpoint."""
     name = kind.__name__
     if isinstance(model, kind):
-        if given:
-            raise InputError(f"this {name} has its own {', '.join(given)}; set them there: {name}(..., device=...)")
+        if given or parts:
+            raise InputError(f"this {name} has its own {', '.join((*given, *parts))}; set them there: {name}(...)")
         return model
-    if isinstance(model, nn.Module):
-        raise InputError(
-            f"a bare {type(model).__name__} cannot prepare its input; pass {name}(model, processor) instead"
-        )
-    if isinstance(model, Embedder | Captioner):
+    if isinstance(model, _Maker):
         raise InputError(f"this task needs a {name}, got the {type(model).__name__} of another kind of model")
-    if given.get("device") == -1:
-        given["device"] = "cpu"
-    return kind.from_pretrained(model, **given)
+    if not isinstance(model, nn.Module):
+        # scripts name the processor of the checkpoint again, beside the checkpoint
+        return kind.from_pretrained(model, **given)
+    processor = parts.get("processor")
+    if kind is Classifier:
+        processor = getattr(processor, "image_processor", parts.get("image_processor", processor))
+    elif processor is None and len(parts) == 2:
+        processor = SiglipProcessor(parts["image_processor"], parts["tokenizer"])
+    if processor is None:
+        raise InputError(
+            f"a bare {type(model).__name__} cannot prepare its input; pass processor=... too, or {name}(model, "
+            "processor) in place of both"
+        )
+    made: Any = kind
+    return made(model, processor, **given)
 
 
 def _each(images: Any, open_stream: Callable[[Any], Generator[Any, None, None]], finish: Callable[[Any], Any]) -> Any:

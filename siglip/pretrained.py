@@ -6,7 +6,8 @@ so that every class keeps the two methods its users know. It is the only upward 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
@@ -52,6 +53,13 @@ class ModelOptions(LoadOptions, total=False):
     ignore_mismatched_sizes: bool
 
 
+class SaveOptions(TypedDict, total=False):
+    """Keywords of saving in existing scripts that change nothing here."""
+
+    safe_serialization: bool
+    save_function: Callable[..., object]
+
+
 _HUB = ("revision", "token", "cache_dir", "local_files_only")
 # weights are always read lazily, and there is one tokenizer and one image processor
 _HARMLESS: dict[str, tuple[bool | None, ...]] = {
@@ -87,6 +95,18 @@ def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ())
     return kept
 
 
+def settled(kind: type[Self]) -> type[Self]:
+    """A frozen configuration that says how to change it; trainers may switch off a cache that no model here has."""
+
+    def set_attribute(self: Any, name: str, value: object) -> None:
+        if name != "use_cache":
+            how = f"dataclasses.replace(config, {name}=...)"
+            raise FrozenInstanceError(f"a {kind.__name__} stays as it was made; make another: {how}")
+
+    kind.__setattr__ = set_attribute
+    return kind
+
+
 class PretrainedConfig:
     """Reading and writing of a configuration."""
 
@@ -103,9 +123,13 @@ class PretrainedConfig:
         """Write the `config.json` that `from_pretrained` reads."""
         from siglip.files import replacing
 
-        mine: Any = self
         with replacing(Path(folder) / "config.json") as temporary:
-            temporary.write_text(json.dumps(mine.to_dict(), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(self.to_json_string(), encoding="utf-8")
+
+    def to_json_string(self) -> str:
+        """What `save_pretrained` writes."""
+        mine: Any = self
+        return json.dumps(mine.to_dict(), indent=2) + "\n"
 
 
 class PretrainedProcessing:
@@ -207,16 +231,28 @@ class PretrainedModel:
         )
 
     def save_pretrained(
-        self, folder: StrPath, *, max_shard_bytes: int = 5_000_000_000, max_shard_size: int | str | None = None
+        self,
+        folder: StrPath,
+        *,
+        max_shard_bytes: int = 5_000_000_000,
+        max_shard_size: int | str | None = None,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Any] | None = None,
+        **options: Unpack[SaveOptions],
     ) -> None:
         """Write `config.json` and the weights as safetensors, in shards of at most `max_shard_bytes`.
 
-        `max_shard_size` is the same for existing scripts: bytes, or a text such as "5GB". Raises InputError.
+        The others are for existing scripts. `max_shard_size` is bytes too, or a text such as "5GB"; `state_dict` is
+        written in place of the model's own; processes other than the main one write nothing. Raises InputError.
         """
         from siglip import checkpoints
 
+        for name, value in options.items():
+            if name not in ("save_function", "safe_serialization") or value is False:
+                raise InputError(f"save_pretrained got {name}={value!r}, but it writes safetensors only; leave it out")
         limit = max_shard_bytes if max_shard_size is None else _num_bytes(max_shard_size)
-        checkpoints.save_model(self, folder, max_shard_bytes=limit)
+        if is_main_process:
+            checkpoints.save_model(self, folder, max_shard_bytes=limit, state_dict=state_dict)
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -224,14 +260,40 @@ class PretrainedModel:
         module: Any = self
         return max(module.parameters(), key=lambda parameter: parameter.numel()).dtype
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the model has, or those that learn."""
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model has, or those that learn; with or without the tables that are looked up."""
         module: Any = self
-        return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not only_trainable)
+        left_out = {
+            f"{name}.weight"
+            for name, part in module.named_modules()
+            if exclude_embeddings and type(part).__name__ == "Embedding"
+        }
+        return sum(
+            weight.numel()
+            for name, weight in module.named_parameters()
+            if (weight.requires_grad or not only_trainable) and name not in left_out
+        )
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute each layer in the backward pass instead of keeping what it made: slower, and less memory."""
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        *,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recompute each layer in the backward pass instead of keeping what it made: slower, and less memory.
+
+        The keywords of existing scripts may say what happens: `use_reentrant=False`, every layer, nothing elsewhere.
+        """
+        asked = {**(gradient_checkpointing_kwargs or {}), **(activation_checkpointing_kwargs or {})}
+        asked |= {"every_n_layers": every_n_layers, "offload": offload}
+        for name, value in asked.items():
+            if (name, value) not in (("use_reentrant", False), ("every_n_layers", 1), ("offload", False)):
+                raise InputError(f"gradient checkpointing takes no {name}={value!r}; leave it out")
         self._set_gradient_checkpointing(True)
+
+    activation_checkpointing_enable = gradient_checkpointing_enable
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep what the layers made for the backward pass, the default."""

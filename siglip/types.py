@@ -1,6 +1,7 @@
 """Result types of the models, and what a processor hands to them. Shapes are in the annotations."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,21 +10,36 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.export import register_dataclass
 
+from siglip.errors import InputError
+
 
 @dataclass(slots=True)
 class _Output:
-    """Attribute access as in the field's scripts; also `output["name"]`, and `output[i]` over what is not None."""
+    """Attributes; also a dictionary of those that are not None, and a tuple of them: `output["name"]`, `output[:2]`."""
 
-    def __getitem__(self, key: str | int) -> Any:
-        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+    def keys(self) -> list[str]:
+        """Names of what is not None, in the order of declaration."""
+        return [spec.name for spec in fields(self) if getattr(self, spec.name) is not None]
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and values of what is not None."""
+        return [(name, getattr(self, name)) for name in self.keys()]
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """All values that are not None, in the order of declaration."""
-        values = (getattr(self, spec.name) for spec in fields(self))
-        return tuple(value for value in values if value is not None)
+        """The values of `items`, those that are outputs themselves as tuples too."""
+        return tuple(value.to_tuple() if isinstance(value, _Output) else value for _, value in self.items())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
 
 
 @dataclass(slots=True)
@@ -44,6 +60,8 @@ class SiglipOutput(_Output):
     logits_per_text: Float[Tensor, "texts images"]
     text_embeds: Float[Tensor, "texts dim"]
     image_embeds: Float[Tensor, "images dim"]
+    text_model_output: TowerOutput | None = None
+    vision_model_output: TowerOutput | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +86,47 @@ class PaliGemmaOutput(_Output):
 for _kind in (TowerOutput, SiglipOutput, ImageClassifierOutput, PaliGemmaOutput):
     # torch.export and torch.func look inside of what a model returns
     register_dataclass(_kind)
+
+
+def for_scripts(forward: Callable[..., _Output]) -> Callable[..., Any]:
+    """A `forward` with two more keywords of existing scripts: `return_dict=False` gives a tuple of what is not None.
+
+    `output_attentions=True` is refused with an InputError: the kernels that attention runs on keep no weights.
+    """
+
+    @functools.wraps(forward)
+    def asked(
+        *inputs: Any, output_attentions: bool | None = None, return_dict: bool | None = None, **options: Any
+    ) -> Any:
+        if output_attentions:
+            raise InputError(
+                "output_attentions=True, but attention here is PyTorch's scaled dot product, which keeps no weights; "
+                "leave it out. Where in a picture a text is seen is drawn by `siglip explain`"
+            )
+        output = forward(*inputs, **options)
+        return output.to_tuple() if return_dict is False else output
+
+    return asked
+
+
+class Features(Tensor):
+    """What `get_image_features` and `get_text_features` return: vectors, which give plain tensors in all that is done.
+
+    Scripts for transformers 5 ask the result for `.pooler_output`, those for version 4 take it as it is.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
+
+    @property
+    def pooler_output(self) -> Tensor:
+        """The vectors themselves."""
+        return self.as_subclass(Tensor)
+
+    def __repr__(self) -> str:  # pyright: ignore
+        return repr(self.pooler_output)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.pooler_output.__reduce_ex__(protocol)
 
 
 class ModelInputs(dict[str, Any]):

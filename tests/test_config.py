@@ -1,7 +1,10 @@
 """Configurations are checked when made, and every published checkpoint can be built."""
 
+import dataclasses
+
 import pytest
 import torch
+import transformers
 
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
 from siglip.errors import ConfigError, NotYetSupported
@@ -92,3 +95,36 @@ def test_another_models_folder_is_refused() -> None:
 def test_templates_have_a_place_for_the_label(templates: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"each with \{\} where the label goes"):
         TextSettings(templates=templates)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (SiglipTextConfig, {"hiden_size": 3}, "SiglipTextConfig has no key 'hiden_size'; did you mean 'hidden_size'"),
+        (SiglipVisionConfig, {"image_size": 30.0}, "image_size must be a whole number, got 30.0"),
+        (SiglipVisionConfig, {"layer_norm_eps": float("inf")}, "layer_norm_eps must be a finite number, got inf"),
+        (SiglipVisionConfig, {"vision_use_head": 1}, "vision_use_head must be true or false, got 1"),
+        (SiglipConfig, {"text_config": {"hidden_size": 3}}, "must be SiglipTextConfig, got .*; from_dict reads dict"),
+        (SiglipConfig, {"id2label": {0: 1}}, "id2label must be texts by number"),
+        (SiglipConfig, {"problem_type": "both"}, "problem_type must be 'single_label_classification', "),
+        (ImageSettings, {"image_mean": (0.5, 0.5)}, "image_mean must be three numbers"),
+        (TextSettings, {"clean": "upper"}, "clean must be 'none', 'lower', "),
+        (TextSettings, {"templates": "{}"}, "templates must be texts, got '{}'"),
+    ],
+)
+def test_values_of_another_type_are_refused(kind: type, values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**values)
+
+
+def test_a_misspelt_key_of_a_file_is_refused_and_foreign_ones_pass() -> None:
+    for part in ("text_config", "vision_config"):
+        with pytest.raises(ConfigError, match=f"{part} has no key 'hiden_size'; did you mean 'hidden_size'"):
+            SiglipConfig.from_dict({part: {"hiden_size": 3}})
+    foreign = transformers.SiglipConfig(vision_config={"image_size": 64}).to_dict()
+    assert SiglipConfig.from_dict(foreign).vision_config == SiglipVisionConfig(image_size=64)
+
+
+def test_a_configuration_says_how_to_change_it() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"dataclasses.replace\(config, image_size=...\)"):
+        SiglipVisionConfig().image_size = 3  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,7 +2,7 @@
 
 from siglip.checkpoints.fingerprint import files_key, fingerprint, remembered_fingerprint
 from siglip.checkpoints.hub import resolve
-from siglip.checkpoints.load import load_config, load_model, load_processing, writes
+from siglip.checkpoints.load import classifies, load_config, load_model, load_processing, writes
 from siglip.checkpoints.save import convert, save_model, save_processing
 from siglip.config import SiglipConfig as AutoConfig
 from siglip.model import SiglipForImageClassification as AutoModelForImageClassification
@@ -18,6 +18,7 @@ __all__ = [
     "AutoModelForImageClassification",
     "AutoProcessor",
     "AutoTokenizer",
+    "classifies",
     "convert",
     "files_key",
     "fingerprint",

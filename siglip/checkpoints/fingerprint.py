@@ -17,10 +17,12 @@ from siglip.config import SiglipTextConfig, SiglipVisionConfig
 from siglip.files import cache_folder, write_text
 from siglip.model import kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, StrPath
-from siglip.processing import PaliGemmaProcessor, SiglipProcessor
+from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor
+
+AnyProcessor = SiglipProcessor | PaliGemmaProcessor | SiglipImageProcessor
 
 
-def fingerprint(model: PretrainedModel, processor: SiglipProcessor | PaliGemmaProcessor | None = None) -> str:
+def fingerprint(model: PretrainedModel, processor: AnyProcessor | None = None) -> str:
     """Hexadecimal SHA-256 over weights, configuration and preparation.
 
     Equal for equal numbers, whatever layout and dtype they are stored in; a model rounded to half precision is another
@@ -32,7 +34,9 @@ def fingerprint(model: PretrainedModel, processor: SiglipProcessor | PaliGemmaPr
         wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         digest.update(_text([name, list(tensor.shape), str(wide)]))
         digest.update(tensor.detach().to("cpu", wide).contiguous().numpy())
-    if processor is not None:
+    if isinstance(processor, SiglipImageProcessor):
+        digest.update(_text(asdict(processor.settings)))
+    elif processor is not None:
         texts = asdict(processor.tokenizer.settings)
         del texts["templates"]  # which texts are encoded, not how
         digest.update(_text([asdict(processor.image_processor.settings), texts]))

@@ -48,17 +48,31 @@ def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -
     if issubclass(kind, PaliGemmaConfig):
         made: Any = paligemma.read_config(path if _layouts(path) else resolve(source, files=MODEL_FILES, **hub))
         return made
-    if not issubclass(kind, SiglipConfig):
-        raise ConfigError(f"a checkpoint's configuration is a SiglipConfig, got {kind.__name__}; take one tower of it")
     if not _layouts(path):
         # the configuration of an .npz file is in its shapes
         path = resolve(source, files=MODEL_FILES, **hub)
-    return layout_of(path).read_config(path)
+    whole: SiglipConfig = layout_of(path).read_config(path)
+    found: Any = next((own for own in (whole, whole.text_config, whole.vision_config) if isinstance(own, kind)), None)
+    if found is None:
+        raise ConfigError(f"{kind.__name__} is no configuration of a checkpoint; expected SiglipConfig or a tower's")
+    return found
 
 
 def writes(source: StrPath, **hub: Unpack[HubOptions]) -> bool:
     """Whether a checkpoint is a PaliGemma, which writes, and not a model that compares; raises as `resolve`."""
     return paligemma.holds(resolve(source, files=MODEL_FILES, **hub))
+
+
+def classifies(source: StrPath, **hub: Unpack[HubOptions]) -> bool:
+    """Whether a checkpoint is a trained classifier, which reads no texts; raises as `resolve`."""
+    path = resolve(source, files=MODEL_FILES, **hub)
+    return not paligemma.holds(path) and _is_classifier(open_checkpoint(path))
+
+
+def _is_classifier(checkpoint: Checkpoint) -> bool:
+    return CLASSIFIER[0] in checkpoint.tensors and not any(
+        name.startswith("text_model.") for name in checkpoint.tensors
+    )
 
 
 def load_model(
@@ -76,8 +90,7 @@ def load_model(
     """A model in evaluation mode from a checkpoint in any of the three layouts; see SiglipModel.from_pretrained.
 
     Towers and classifiers load from checkpoints of the whole model too. A classifier keeps the stored head unless
-    `labels` are given; without either it gets a fresh one for two classes. Temperature and bias stay float32.
-
+    other `labels` are given; without either it gets a fresh one for two classes. Temperature and bias stay float32.
     """
     if attn_implementation != "sdpa":
         raise ConfigError(
@@ -91,8 +104,15 @@ def load_model(
     if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path)
-    fresh_head = row.has_classes and (labels is not None or CLASSIFIER[0] not in checkpoint.tensors)
+    if "text" in row.towers and _is_classifier(checkpoint):
+        raise CheckpointError(
+            f"{source} is a classifier of {checkpoint.config.num_labels} classes and reads no texts; use it with "
+            "`siglip classify` without labels, `siglip embed` or `siglip evaluate --task classification`, in Python as "
+            "Classifier or SiglipForImageClassification"
+        )
     config = checkpoint.config
+    stored = list(config.id2label.values()) if CLASSIFIER[0] in checkpoint.tensors else None
+    fresh_head = row.has_classes and (stored is None or (labels is not None and list(labels) != stored))
     if problem_type is not None:
         config = replace(config, problem_type=problem_type)
     model = build_empty(kind, _config(kind, config, image_size, labels))

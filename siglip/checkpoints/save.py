@@ -1,16 +1,18 @@
 """Models and processors -> files, and one layout -> another; a crash at any moment leaves the previous state."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 
 from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import build_empty, image_settings, load_processing, open_checkpoint
 from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
-from siglip.errors import CheckpointError, ConfigError
+from siglip.errors import CheckpointError, ConfigError, TensorMismatch
 from siglip.files import replacing_together, settle
 from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel, kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
@@ -20,12 +22,27 @@ _LAYOUTS = {"huggingface": huggingface, "big_vision": big_vision, "open_clip": o
 _MAX_SHARD_BYTES = 5_000_000_000
 
 
-def save_model(model: PretrainedModel, folder: StrPath, *, max_shard_bytes: int = _MAX_SHARD_BYTES) -> None:
-    """Write `config.json` and safetensors, read by our class and by transformers' class of the same name."""
+def save_model(
+    model: PretrainedModel,
+    folder: StrPath,
+    *,
+    max_shard_bytes: int = _MAX_SHARD_BYTES,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `config.json` and safetensors, read by our class and by transformers' class of the same name.
+
+    `state_dict` holds the tensors where they are not those of the model; raises TensorMismatch if some are not there.
+    """
     made: Any = model
-    if any(tensor.dtype == torch.int8 for tensor in made.state_dict().values()):
+    wanted = made.state_dict()
+    if any(tensor.dtype == torch.int8 for tensor in wanted.values()):
         raise ConfigError("a model loaded as int8 is not written, since it lost digits; load it in another dtype first")
-    tensors = {name: StoredTensor.of(tensor) for name, tensor in made.state_dict().items()}
+    given = wanted if state_dict is None else state_dict
+    if set(given) != set(wanted):
+        raise TensorMismatch(
+            f"state_dict must name the model's tensors; these differ: {sorted(set(given) ^ set(wanted))[:3]}"
+        )
+    tensors = {name: StoredTensor.of(tensor) for name, tensor in given.items()}
     target = Path(folder)
     settle(target)
     kind = kind_of(made)

@@ -5,6 +5,9 @@ the model's own sigmoid. Those of one picture need not add up to 1. All are
 small when no label fits, or when the model is weak; their order still says
 something.
 
+A trained classifier (`siglip train recipes/finetune_classes.py`) has labels of
+its own and needs none: siglip classify photos --model runs/x/export
+
 for example:
   siglip classify samples/cat.jpg --labels "a cat" "a dog"
   siglip classify samples --labels-file samples/labels.txt --sheet sheet.png
@@ -12,15 +15,24 @@ for example:
 """
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output, sheet
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip classify IMAGES... (--labels LABEL... | --labels-file FILE) [...]"
+    parser.usage = (
+        "siglip classify IMAGES... (--labels LABEL... | --labels-file FILE) [...]\n"
+        "       siglip classify IMAGES... --model CLASSIFIER [...]"
+    )
     inputs.add_image_arguments(parser)
-    inputs.add_text_arguments(parser, "labels")
+    inputs.add_text_arguments(parser, "labels", required=False)
     parser.add_argument(
         "--template",
         nargs="+",
@@ -38,23 +50,19 @@ def run(arguments: argparse.Namespace) -> int:
     labels = inputs.texts(arguments.labels, arguments.labels_file)
     names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
-    embedder = inputs.load_embedder(arguments)
-    templates = arguments.template or list(embedder.processor.templates)
-    label_vectors = embedder.embed_labels(labels, templates)
+    judge = _judge(arguments, labels)
     form = output.form_of(arguments)
     report = output.Report(
         form,
-        [output.Column("image", names), output.Column("label", labels), output.Column("probability")],
+        [output.Column("image", names), output.Column("label", judge.labels), output.Column("probability")],
         key="images",
-        head={"model": arguments.model, "templates": templates},
+        head={"model": arguments.model, **judge.head},
     )
     captions: list[tuple[str, list[str]]] = []
-    for name, vector in inputs.picture_vectors(embedder, names, failed, bar=form != "table"):
-        logits = embedder.logits(vector[None], label_vectors)[0]
-        probabilities = embedder.probabilities(vector[None], label_vectors)[0]
-        # by logit: probabilities close to 0 or 1 can be equal in float32
-        best = (-logits).argsort(kind="stable")[: arguments.top]
-        found = [(labels[i], output.shortest(probabilities[i])) for i in best]
+    for name, row in inputs.picture_rows(judge.stream, names, failed, bar=form != "table"):
+        order, probabilities = judge.scores(row)
+        best = (-order).argsort(kind="stable")[: arguments.top]
+        found = [(judge.labels[i], output.shortest(probabilities[i])) for i in best]
         report.add(
             {"image": name, "labels": [{"label": label, "probability": chance} for label, chance in found]},
             [(name, label, chance) for label, chance in found],
@@ -65,6 +73,39 @@ def run(arguments: argparse.Namespace) -> int:
     if captions:
         sheet.draw(captions, arguments.sheet, total - len(failed))
     return output.report_failures(failed, total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """The labels; pictures -> rows; a row -> what ranks the labels, and their probabilities."""
+
+    labels: list[str]
+    stream: Callable[..., Any]
+    scores: "Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]"
+    head: dict[str, Any]
+
+
+def _judge(arguments: argparse.Namespace, labels: list[str]) -> _Judge:
+    classifier = inputs.load_classifier(arguments)
+    if classifier is not None:
+        if labels or arguments.template:
+            some = ", ".join(classifier.labels[:5]) + (", ..." if len(classifier.labels) > 5 else "")
+            raise inputs.UsageError(
+                f"{arguments.model} is a classifier with its own {len(classifier.labels)} classes, {some}; leave out "
+                "--labels, --labels-file and --template"
+            )
+        return _Judge(classifier.labels, classifier.stream_probabilities, lambda row: (row, row), {})
+    if not labels:
+        raise inputs.UsageError("give --labels or --labels-file; only a trained classifier has labels of its own")
+    embedder = inputs.load_embedder(arguments)
+    templates = arguments.template or list(embedder.processor.templates)
+    vectors = embedder.embed_labels(labels, templates)
+
+    def scores(row: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+        # ranked by logit: probabilities close to 0 or 1 can be equal in float32
+        return embedder.logits(row[None], vectors)[0], embedder.probabilities(row[None], vectors)[0]
+
+    return _Judge(labels, embedder.stream_images, scores, {"templates": templates})
 
 
 def _template(word: str) -> str:

@@ -4,7 +4,8 @@ OUT.npy holds one float32 vector of length 1 a row. OUT.jsonl (or OUT.parquet)
 says for each row what it is and which model made it, by the fingerprint of
 its weights and preparation: only vectors of equal fingerprints can be
 compared. Both files appear complete when all is done, or not at all; older
-ones are replaced.
+ones are replaced. Of a trained classifier, the vector of a picture is the mean of its
+patch tokens, which the classifier reads.
 
 for example:
   siglip embed samples --out pictures
@@ -46,10 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     vectors_file, rows_file = vector_files(arguments.out, "parquet" if arguments.parquet else "jsonl")
     with writing_vectors(vectors_file, rows_file) as write:
-        embedder = inputs.load_embedder(arguments)
-        dim = embedder.model.config.text_config.embedding_size
-        found = _texts(embedder, texts) if texts else inputs.picture_vectors(embedder, names, failed, bar=True)
-        origin = Origin("text" if texts else "image", arguments.model, embedder.fingerprint)
+        model = (None if texts else inputs.load_classifier(arguments)) or inputs.load_embedder(arguments)
+        dim = model.model.config.vision_config.hidden_size
+        if texts:
+            found = _texts(inputs.load_embedder(arguments), texts)
+        else:
+            found = inputs.picture_rows(model.stream_images, names, failed, bar=True)
+        origin = Origin("text" if texts else "image", arguments.model, model.fingerprint)
         count = write(found, dim, origin)
     made_by = {"model": origin.model, "fingerprint": origin.fingerprint}
     record = {"vectors": str(vectors_file), "rows": str(rows_file), "count": count, "dim": dim, **made_by}

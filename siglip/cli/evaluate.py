@@ -4,6 +4,7 @@ retrieval     find the caption of each picture and the picture of each caption:
               recall at 1, 5 and 10
 zero-shot     name the class of each picture, by its name put into prompts:
               top-1 and top-5 accuracy
+classification  the same with a trained classifier and its own classes
 linear-probe  train one layer on the vectors of the pictures of --train
 k-shot        the same with K of them a class, mean over three draws
 captioning    write a caption, and compare it with those of people: CIDEr-D,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from siglip.evaluation.result import Setting
 
 _WRITING = ("captioning", "vqa")
-_TASKS = ("retrieval", "zero-shot", "linear-probe", "k-shot", *_WRITING)
+_TASKS = ("retrieval", "zero-shot", "classification", "linear-probe", "k-shot", *_WRITING)
 # option -> the tasks that have it
 BELONGS: Mapping[str, Sequence[str]] = {
     "all_captions": ["retrieval"],
@@ -122,6 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
             more[f"{arguments.task}_{_slug(model)}_results.json"] = output.as_json(written)
             judged.append(Judged(model, fingerprint, found))
             continue
+        if arguments.task == "classification":
+            judged.append(Judged(model, *_judge_classifier(arguments, model, sources[0], broken)))
+            continue
         embedder = inputs.load_embedder(arguments, model)
         pictures = [_embed(embedder, *pair) for pair in zip(sources, numbers, strict=True)]
         broken = [item for some in pictures for item in some.broken]  # the same for every model
@@ -183,7 +187,7 @@ def _open(arguments: argparse.Namespace, named: list[str]) -> "tuple[list[Source
     from siglip.data import open_source
 
     columns = inputs.columns(arguments)
-    if arguments.task in ("retrieval", *_WRITING):
+    if arguments.task in ("retrieval", "classification", *_WRITING):
         return [open_source(arguments.data, columns=columns)], []
     naming = open_source(arguments.train or arguments.data, columns=columns, label_names=named)
     classes = named or [name.replace("_", " ") for name in naming.label_names]
@@ -214,6 +218,23 @@ def _embed(embedder: "Embedder", source: "Source", numbers: "np.ndarray | None")
     with output.progress(len(source), "picture") as done:
         pictures = embed_source(embedder, source, done)
     return pictures if numbers is None else pictures.renumbered(numbers)
+
+
+def _judge_classifier(
+    arguments: argparse.Namespace, model: str, source: "Source", broken: list[Failure]
+) -> "tuple[str, Result]":
+    """Fingerprint and result of a trained classifier; `broken` becomes the pictures that could not be read."""
+    from siglip.evaluation import embed_source, evaluate_classifier
+
+    classifier = inputs.load_classifier(arguments, model)
+    if classifier is None:
+        raise inputs.UsageError(f"{model} is no trained classifier; --task zero-shot or linear-probe measure it")
+    numbers = _numbers(source, classifier.labels)
+    with output.progress(len(source), "picture") as done:
+        pictures = embed_source(classifier, source, done)
+    broken[:] = pictures.broken
+    named = pictures if numbers is None else pictures.renumbered(numbers)
+    return classifier.fingerprint, evaluate_classifier(named, classifier.labels)
 
 
 def _judge(

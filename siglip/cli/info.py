@@ -2,7 +2,7 @@
 
 Shows the sizes of both towers, how pictures and texts are prepared, the
 learned temperature t and bias b (logit = t * cosine + b), and the fingerprint
-of weights and preparation. For a published checkpoint that is not on this
+of weights and preparation; of a trained classifier its classes. For a published checkpoint that is not on this
 machine: what is known of it, without using the network.
 
 for example:
@@ -35,13 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _facts(name: str) -> dict[str, Any]:
     import numpy as np
 
-    from siglip.checkpoints import fingerprint, writes
+    from siglip.checkpoints import classifies, fingerprint, writes
     from siglip.model import SiglipModel
     from siglip.processing import SiglipProcessor
 
     try:
         if writes(name, local_files_only=True):
             return _facts_of_a_writer(name)
+        if classifies(name, local_files_only=True):
+            return _facts_of_a_classifier(name)
         model = SiglipModel.from_pretrained(name, local_files_only=True)
         processor = SiglipProcessor.from_pretrained(name, local_files_only=True)
     except (DownloadError, NotYetSupported):
@@ -60,6 +62,25 @@ def _facts(name: str) -> dict[str, Any]:
         "texts": asdict(processor.tokenizer.settings),
         "vision_config": asdict(model.config.vision_config),
         "text_config": asdict(model.config.text_config),
+    }
+
+
+def _facts_of_a_classifier(name: str) -> dict[str, Any]:
+    from siglip.checkpoints import fingerprint
+    from siglip.model import SiglipForImageClassification
+    from siglip.processing import SiglipImageProcessor
+
+    model = SiglipForImageClassification.from_pretrained(name, local_files_only=True)
+    processor = SiglipImageProcessor.from_pretrained(name, local_files_only=True)
+    return {
+        "model": name,
+        "on_this_machine": True,
+        "classifies": list(model.config.id2label.values()),
+        "problem_type": model.config.problem_type,
+        "parameters": model.num_parameters(),
+        "fingerprint": fingerprint(model, processor),
+        "pictures": asdict(processor.settings),
+        "vision_config": asdict(model.config.vision_config),
     }
 
 

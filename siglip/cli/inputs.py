@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
 
+    from siglip.classifier import Classifier
     from siglip.data import Columns
     from siglip.embedder import Embedder
 
@@ -154,12 +155,29 @@ def load_embedder(arguments: argparse.Namespace, model: str | None = None) -> "E
     )
 
 
-def picture_vectors(
-    embedder: "Embedder", names: Sequence[str], failed: list[Failure], *, bar: bool
-) -> "Iterator[tuple[str, Float32[np.ndarray, ' dim']]]":
-    """Name and unit vector of each readable picture as they come; the others are added to `failed`."""
+def load_classifier(arguments: argparse.Namespace, model: str | None = None) -> "Classifier | None":
+    """The trained classifier of that name (None: of `--model`), or None if it is no classifier."""
+    name: str = model or arguments.model
+    check_model_name(name)
+    if name == "nano":
+        return None  # said before anything heavy is loaded
+    from siglip.checkpoints import classifies
+    from siglip.classifier import Classifier
+
+    options = {"device": arguments.device, "dtype": arguments.dtype, "batch_size": arguments.batch_size}
+    return Classifier.from_pretrained(name, **options) if classifies(name) else None
+
+
+def picture_rows(
+    stream: "Callable[[Sequence[str]], Iterable[tuple[int, np.ndarray] | Failure]]",
+    names: Sequence[str],
+    failed: list[Failure],
+    *,
+    bar: bool,
+) -> "Iterator[tuple[str, Float32[np.ndarray, ' numbers']]]":
+    """Name and row of each readable picture as they come from a `stream`; the others are added to `failed`."""
     with progress(len(names), "picture", wanted=bar) as done:
-        for item in embedder.stream_images(names):
+        for item in stream(names):
             done(1)
             if isinstance(item, Failure):
                 failed.append(Failure(names[item.index], item.reason))

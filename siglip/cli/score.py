@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not matrix:
         columns = [output.Column("image", names), output.Column("text", texts), output.Column("probability")]
     report = output.Report(form, columns, key="images", head={"model": arguments.model})
-    for name, vector in inputs.picture_vectors(embedder, names, failed, bar=form != "table"):
+    for name, vector in inputs.picture_rows(embedder.stream_images, names, failed, bar=form != "table"):
         logits = embedder.logits(vector[None], text_vectors)[0]
         probabilities = embedder.probabilities(vector[None], text_vectors)[0]
         scores = [

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
 from siglip.errors import ConfigError
+from siglip.fields import checked
 from siglip.processing import ImageInput, SiglipImageProcessor, read_image
 
 Pixels = UInt8[np.ndarray, "size size 3"]
@@ -27,6 +28,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LEAST_BACKGROUND = 0.05
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augment:
     """What is done to a picture when it is visited; by default only what the checkpoint always does (squash).

@@ -14,6 +14,7 @@ from siglip.data.augment import Augment, Pixels
 from siglip.data.order import Visit
 from siglip.data.source import Sample, Source
 from siglip.errors import BrokenSample, ConfigError, DataError, Failure, UnreadableImage
+from siglip.fields import checked
 from siglip.processing import AnyProcessor, PaliGemmaProcessor
 
 _SUBSTITUTES = 20
@@ -58,6 +59,7 @@ class Batch:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoaderSettings:
     """How batches are made.

@@ -14,6 +14,7 @@ from siglip.data.readers import CAPTION_NAMES, IMAGE_NAMES, LABEL_NAMES, ArrowRo
 from siglip.data.source import Sample, digest, text_of, usable_captions
 from siglip.download import data_uri_bytes, download, is_data_uri
 from siglip.errors import BrokenSample, DataError, DownloadError, clip
+from siglip.fields import checked
 
 
 @runtime_checkable
@@ -24,6 +25,7 @@ class Rows(Protocol):
     def __getitem__(self, index: int, /) -> Row: ...
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
     """Which columns hold the picture, the caption (a text or a list of them) and the class; None: decided by name.

@@ -2,7 +2,7 @@
 
 from siglip.evaluation.answers import normalise_answer, vqa_accuracy
 from siglip.evaluation.captions import CaptionScores, ptb_tokens, score_captions, score_tokens
-from siglip.evaluation.classes import match_labels
+from siglip.evaluation.classes import evaluate_classifier, match_labels
 from siglip.evaluation.pictures import Pictures, embed_source
 from siglip.evaluation.probe import k_shot, linear_probe
 from siglip.evaluation.result import Answer, ClassResult, Mistake, Result
@@ -24,6 +24,7 @@ __all__ = [
     "embed_source",
     "evaluate_answers",
     "evaluate_captions",
+    "evaluate_classifier",
     "evaluate_retrieval",
     "evaluate_zero_shot",
     "k_shot",

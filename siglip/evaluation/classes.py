@@ -12,6 +12,24 @@ from siglip.evaluation.pictures import Pictures
 from siglip.evaluation.result import ClassResult, Result, Setting, worst_mistakes
 
 
+def evaluate_classifier(pictures: Pictures, classes: Sequence[str], *, num_mistakes: int = 40) -> Result:
+    """Top-1 and top-5 accuracy of a trained classifier, whose probabilities are the rows of `pictures`.
+
+    Pictures without a label are left out and counted. Raises DataError if none has one.
+    """
+    labelled = pictures.labelled()
+    check_labels(labelled, classes)
+    return classified(
+        "classification",
+        labelled,
+        [labelled.vectors],
+        classes,
+        counts={"without_class": len(pictures) - len(labelled)},
+        settings={},
+        num_mistakes=num_mistakes,
+    )
+
+
 def classified(
     task: str,
     pictures: Pictures,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from siglip.classifier import Classifier
 from siglip.data import Sample, Source
 from siglip.embedder import Embedder
 from siglip.errors import BrokenSample, DataError, Failure
@@ -19,7 +20,7 @@ Progress = Callable[[int], None]
 class Pictures:
     """The pictures that could be read: unit vectors, numbers in the source, names, captions, labels (-1: none).
 
-    `broken` are the others.
+    `broken` are the others. Of a trained classifier, `vectors` are the probabilities of its classes.
     """
 
     vectors: Float32[np.ndarray, "n dim"]
@@ -61,8 +62,8 @@ class Pictures:
         )
 
 
-def embed_source(embedder: Embedder, source: Source, progress: Progress | None = None) -> Pictures:
-    """Embed every picture of the source; those that are `broken` are left out.
+def embed_source(model: Embedder | Classifier, source: Source, progress: Progress | None = None) -> Pictures:
+    """Embed every picture of the source; those that are `broken` are left out. Of a Classifier, rows are probabilities.
 
     `progress` gets the number of samples just done. Raises DataError if no picture is left, DownloadError.
     """
@@ -83,14 +84,21 @@ def embed_source(embedder: Embedder, source: Source, progress: Progress | None =
             samples.append((index, replace(sample, image=None, facts={})))
             yield sample.image
 
-    embedded = embedder.embed_images(pictures(), progress=progress or False)
-    broken += [Failure(samples[failure.index][1].name, failure.reason) for failure in embedded.failures]
-    if not len(embedded):
+    stream = model.stream_probabilities if isinstance(model, Classifier) else model.stream_images
+    found: list[tuple[int, np.ndarray]] = []
+    for item in stream(pictures()):
+        if isinstance(item, Failure):
+            broken.append(Failure(samples[item.index][1].name, item.reason))
+        else:
+            found.append(item)
+        if progress is not None:
+            progress(1)
+    if not found:
         first = f", the first is {broken[0].name}: {broken[0].reason}" if broken else ""
         raise DataError(f"none of the {len(source)} pictures could be read{first}")
-    good = [samples[place] for place in embedded.indices]
+    good = [samples[place] for place, _ in found]
     return Pictures(
-        vectors=embedded.vectors,
+        vectors=np.stack([row for _, row in found]),
         indices=np.array([index for index, _ in good], np.int64),
         names=tuple(sample.name for _, sample in good),
         captions=tuple(sample.captions for _, sample in good),

@@ -27,6 +27,7 @@ _BROKEN_SHOWN = 100
 _TITLES = {
     "retrieval": ("Retrieval", "Find the text of each picture, and the picture of each text, among all of them."),
     "zero-shot": ("Zero-shot classification", "Name the class of each picture by prompts alone, without training."),
+    "classification": ("Classification", "Name the class of each picture with a trained classifier."),
     "linear-probe": ("Linear probe", "One linear layer on frozen picture vectors, trained with all labels."),
     "captioning": ("Captions", "Say in words what is in each picture, and compare it with what people wrote."),
     "vqa": ("Answers", "Answer a question about each picture, and compare it with what people answered."),

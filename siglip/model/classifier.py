@@ -1,6 +1,7 @@
 """pixel_values f32[b, 3, h, w] -> class scores f32[b, classes], from the mean of the patch tokens."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from siglip.config import SiglipConfig
 from siglip.errors import ShapeError
 from siglip.model.vision import SiglipVisionModel
 from siglip.pretrained import PretrainedModel
-from siglip.types import ImageClassifierOutput
+from siglip.types import ImageClassifierOutput, for_scripts
 
 
 class SiglipForImageClassification(nn.Module, PretrainedModel):
@@ -20,6 +21,8 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
     The attention-pooling head is not part of it, so every parameter gets a gradient. The linear layer starts at zero,
     as the heads of the paper's code do.
     """
+
+    main_input_name: ClassVar[str] = "pixel_values"
 
     def __init__(self, config: SiglipConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -30,12 +33,13 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 
+    @for_scripts
     def forward(
         self,
         pixel_values: Float[Tensor, "batch channels height width"],
         labels: Shaped[Tensor, "batch *classes"] | None = None,
         *,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = False,
         interpolate_pos_encoding: bool = False,
     ) -> ImageClassifierOutput:
         """Scores, and the loss if `labels` are given.
@@ -52,6 +56,12 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         logits = self.classifier(output.last_hidden_state.mean(dim=1))
         loss = None if labels is None else self._loss(logits.float(), labels)
         return ImageClassifierOutput(loss, logits, output.hidden_states)
+
+    def get_image_features(
+        self, pixel_values: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """What the linear layer reads: the mean of the patch tokens."""
+        return self.vision_model(pixel_values).last_hidden_state.mean(dim=1)
 
     def _loss(self, logits: Float[Tensor, "batch classes"], labels: Tensor) -> Float[Tensor, ""]:
         if self.config.problem_type == "regression":

@@ -10,7 +10,7 @@ from siglip.config import SiglipTextConfig
 from siglip.errors import PreparationError, ShapeError
 from siglip.model.layers import EVERY_TOKEN, Encoder, lecun_normal_
 from siglip.pretrained import PretrainedModel
-from siglip.types import TowerOutput
+from siglip.types import TowerOutput, for_scripts
 
 
 class TextEmbeddings(nn.Module):
@@ -47,12 +47,13 @@ class SiglipTextModel(nn.Module, PretrainedModel):
             lecun_normal_(self.head.weight, config.hidden_size, generator)
             nn.init.zeros_(self.head.bias)
 
+    @for_scripts
     def forward(
         self,
         input_ids: Int[Tensor, "batch ctx"],
         attention_mask: object = None,
         *,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = False,
         last_token_only: bool = False,
     ) -> TowerOutput:
         """Token features and pooled vector. `input_ids` must be context length wide, as the tokenizer makes them.
@@ -63,7 +64,7 @@ class SiglipTextModel(nn.Module, PretrainedModel):
         """
         forbid_attention_mask(attention_mask)
         wanted = slice(-1, None) if last_token_only and not output_hidden_states else EVERY_TOKEN
-        x, states = self.encoder(self.embeddings(input_ids), output_hidden_states, wanted)
+        x, states = self.encoder(self.embeddings(input_ids), bool(output_hidden_states), wanted)
         x = self.final_layer_norm(x)
         pooled = x[:, -1]
         return TowerOutput(x, self.head(pooled) if self.head is not None else pooled, states)

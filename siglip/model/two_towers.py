@@ -14,7 +14,7 @@ from siglip.errors import ShapeError
 from siglip.model.text import SiglipTextModel
 from siglip.model.vision import SiglipVisionModel
 from siglip.pretrained import PretrainedModel
-from siglip.types import SiglipOutput
+from siglip.types import Features, SiglipOutput, TowerOutput, for_scripts
 
 
 class SiglipModel(nn.Module, PretrainedModel):
@@ -33,41 +33,48 @@ class SiglipModel(nn.Module, PretrainedModel):
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(10.0)))
         self.logit_bias = nn.Parameter(torch.full((1,), -10.0))
 
+    @for_scripts
     def forward(
         self,
         input_ids: Int[Tensor, "texts ctx"],
         pixel_values: Float[Tensor, "images channels height width"],
         attention_mask: object = None,
         *,
-        return_loss: bool = False,
+        return_loss: bool | None = False,
+        output_hidden_states: bool | None = False,
         interpolate_pos_encoding: bool = False,
     ) -> SiglipOutput:
         """Score every picture against every text; probabilities are `logits_per_image.sigmoid()`.
 
         With `return_loss`, row i of both is one pair and the loss is Algorithm 1 of the paper: summed over all pairs,
         divided by the number of pictures. Raises ShapeError if the batches then differ, PreparationError for a mask.
+        What the towers say is in `text_model_output` and `vision_model_output`; `output_hidden_states` is theirs.
         """
-        text_embeds = F.normalize(self.get_text_features(input_ids, attention_mask).float(), dim=-1)
-        image_features = self.get_image_features(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        image_embeds = F.normalize(image_features.float(), dim=-1)
+        texts = self.text_model(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        images = self.vision_model(
+            pixel_values,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+        )
+        text_embeds = F.normalize(texts.pooler_output.float(), dim=-1)
+        image_embeds = F.normalize(_pooled(images).float(), dim=-1)
         logits = image_embeds @ text_embeds.T * self.logit_scale.float().exp() + self.logit_bias.float()
         loss = _pair_loss(logits) if return_loss else None
-        return SiglipOutput(loss, logits, logits.T, text_embeds, image_embeds)
+        return SiglipOutput(loss, logits, logits.T, text_embeds, image_embeds, texts, images)
 
     def get_text_features(
         self, input_ids: Int[Tensor, "batch ctx"], attention_mask: object = None
     ) -> Float[Tensor, "batch dim"]:
         """Text vectors before normalisation."""
         pooled = self.text_model(input_ids, attention_mask, last_token_only=True).pooler_output
-        assert pooled is not None
-        return pooled
+        return _askable(pooled)
 
     def get_image_features(
         self, pixel_values: Float[Tensor, "batch channels height width"], *, interpolate_pos_encoding: bool = False
     ) -> Float[Tensor, "batch dim"]:
         """Image vectors before normalisation; a tower without a head gives the mean of its patch tokens."""
         output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        return output.pooler_output if output.pooler_output is not None else output.last_hidden_state.mean(dim=1)
+        return _askable(_pooled(output))
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +89,16 @@ class SiglipModel(nn.Module, PretrainedModel):
             if parameter.dtype in (torch.float16, torch.bfloat16) and before.dtype == torch.float32:
                 parameter.data = before.to(parameter.device)
         return self
+
+
+def _pooled(output: TowerOutput) -> Float[Tensor, "batch dim"]:
+    return output.pooler_output if output.pooler_output is not None else output.last_hidden_state.mean(dim=1)
+
+
+def _askable(features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    """With `.pooler_output`, but in graphs, where a tensor must be no more than that."""
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return features if tracing else features.as_subclass(Features)
 
 
 def _pair_loss(logits: Float[Tensor, "images texts"]) -> Float[Tensor, ""]:

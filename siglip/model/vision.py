@@ -1,7 +1,7 @@
 """pixel_values f32[b, 3, h, w] -> patch tokens f32[b, p, w] and one pooled vector f32[b, d] a picture."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from siglip.config import SiglipVisionConfig
 from siglip.errors import ShapeError
 from siglip.model.layers import Encoder, MapHead, lecun_normal_
 from siglip.pretrained import PretrainedModel
-from siglip.types import TowerOutput
+from siglip.types import TowerOutput, for_scripts
 
 
 def resize_position_embedding(
@@ -71,6 +71,8 @@ class VisionEmbeddings(nn.Module):
 class SiglipVisionModel(nn.Module, PretrainedModel):
     """Image tower with attention pooling (`pooler_output`), or without a head if `vision_use_head` is false."""
 
+    main_input_name: ClassVar[str] = "pixel_values"
+
     def __init__(self, config: SiglipVisionConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
@@ -79,18 +81,19 @@ class SiglipVisionModel(nn.Module, PretrainedModel):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = MapHead(config, generator) if config.vision_use_head else None
 
+    @for_scripts
     def forward(
         self,
         pixel_values: Float[Tensor, "batch channels height width"],
         *,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = False,
         interpolate_pos_encoding: bool = False,
     ) -> TowerOutput:
         """Patch tokens and pooled vector; hidden states start with the embeddings and end before the last norm.
 
         `interpolate_pos_encoding` accepts other sizes than the checkpoint's. Raises ShapeError otherwise.
         """
-        x, states = self.encoder(self.embeddings(pixel_values, interpolate_pos_encoding), output_hidden_states)
+        x, states = self.encoder(self.embeddings(pixel_values, interpolate_pos_encoding), bool(output_hidden_states))
         x = self.post_layernorm(x)
         return TowerOutput(x, self.head(x) if self.head is not None else None, states)
 

@@ -34,6 +34,16 @@ class SiglipImageProcessor(PretrainedProcessing):
         """Height and width in pixels, as existing scripts read them."""
         return {"height": self.settings.image_size, "width": self.settings.image_size}
 
+    @property
+    def image_mean(self) -> list[float]:
+        """What is subtracted from each channel, after scaling to [0, 1]."""
+        return list(self.settings.image_mean)
+
+    @property
+    def image_std(self) -> list[float]:
+        """What each channel is then divided by."""
+        return list(self.settings.image_std)
+
     def __call__(
         self, images: ImageInput | Sequence[ImageInput], *, return_tensors: Literal["pt", "np"] | None = None
     ) -> ModelInputs:

@@ -98,6 +98,19 @@ class SiglipTokenizer(PretrainedProcessing):
         return self._encode(_check_texts([text]))[0]
 
     @property
+    def model_max_length(self) -> int:
+        """Tokens of every text, EOS and padding included."""
+        return self.settings.context_length
+
+    def convert_ids_to_tokens(self, ids: Ids) -> list[str]:
+        """The piece of each id, as it stands in the vocabulary."""
+        return [self._vocabulary.piece(int(index)) for index in ids]
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text, without EOS."""
+        return self.convert_ids_to_tokens(self.pieces(text))
+
+    @property
     def is_gemma(self) -> bool:
         """Whether the vocabulary is Gemma's."""
         return self._vocabulary.is_gemma
@@ -250,6 +263,10 @@ class _SentencePiece:
         marked = (_PREFIX + clean_text(_SPACE_MARK + text.replace(_SPACE_MARK, " "), clean) for text in texts)
         return [self._model.encode(text)[self._prefix_length :] for text in marked]
 
+    def piece(self, index: int) -> str:
+        """The piece of an id."""
+        return self._model.id_to_piece(index)
+
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         """The text of ids, special tokens spelled out and set off by a space as in the published class."""
         if skip_special_tokens:
@@ -300,6 +317,10 @@ class _TokenizerJson:
         """Ids without EOS."""
         cleaned = [clean_text(text, clean) for text in texts]
         return [found.ids for found in self._model.encode_batch_fast(cleaned, add_special_tokens=False)]
+
+    def piece(self, index: int) -> str:
+        """The piece of an id."""
+        return self._model.id_to_token(index)
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         """The text of ids."""

@@ -3,21 +3,22 @@
 import ast
 import dataclasses
 import json
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
-from siglip.config import Clean, SiglipConfig, reject_unknown_keys
+from siglip.config import Clean, SiglipConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.data import Augment, Columns
-from siglip.errors import ConfigError
+from siglip.errors import ConfigError, clip
+from siglip.fields import annotations, checked, described, options, reject_unknown_keys
 
 TaskName = Literal["contrastive", "classification", "generation"]
 Trainable = Literal["all", "text", "decoder", "head", "last-blocks"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     """The model a run starts from: a checkpoint (`source`), or fresh weights of a shape (`config`).
@@ -42,7 +43,6 @@ class ModelSpec:
     classifier_start: Literal["zeros", "probe"] = "zeros"
 
     def __post_init__(self) -> None:
-        _check_choices(self, "model")
         if (self.source is None) == (self.config is None):
             raise ConfigError(
                 "model needs either source (a checkpoint to start from) or config (a fresh model's shape)"
@@ -58,6 +58,7 @@ class ModelSpec:
                 raise ConfigError(f"model.{name} has no effect here; it belongs to {instead}")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
     """Where pairs come from and how pictures are varied. Paths as `siglip data stats` takes them.
@@ -82,7 +83,6 @@ class DataSpec:
     positives: Literal["pairs", "equal"] = "pairs"
 
     def __post_init__(self) -> None:
-        _check_choices(self, "data")
         if self.workers < 0 or not 0 <= self.max_broken <= 1:
             raise ConfigError(
                 "data needs workers >= 0 and max_broken from 0 to 1, "
@@ -90,6 +90,7 @@ class DataSpec:
             )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerSpec:
     """Optimizer, schedule and clipping. `weight_decay` is AdamW's: the paper's 1e-4 at lr 1e-3 is 0.1 here.
@@ -113,7 +114,6 @@ class OptimizerSpec:
     clip_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
-        _check_choices(self, "optimizer")
         if self.lr <= 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
             raise ConfigError(
                 f"optimizer needs lr > 0 and betas in [0, 1), got lr={self.lr}, beta1={self.beta1}, beta2={self.beta2}"
@@ -125,6 +125,7 @@ class OptimizerSpec:
                 raise ConfigError(f"optimizer.{name} must be >= 0, got {value}")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Everything that decides the numbers of a run.
@@ -162,7 +163,6 @@ class TrainConfig:
     wandb: bool = False
 
     def __post_init__(self) -> None:
-        _check_choices(self, "the configuration")
         for name in ("steps", "batch_size", "num_blocks", "log_every", "evaluate_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -231,15 +231,6 @@ class TrainConfig:
 _Spec = TypeVar("_Spec")
 
 
-def _check_choices(spec: Any, where: str) -> None:
-    """Raise ConfigError for a field whose annotation lists its values and that holds another one."""
-    for name, hint in typing.get_type_hints(type(spec)).items():
-        value = getattr(spec, name)
-        kinds = [option for option in _options(hint) if typing.get_origin(option) is Literal]
-        if kinds and value is not None and not any(value in typing.get_args(option) for option in kinds):
-            raise ConfigError(f"{where}.{name} must be {_described(hint)}, got {value!r}")
-
-
 def _leaves(values: Mapping[Any, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -248,25 +239,8 @@ def _leaves(values: Mapping[Any, object], prefix: str) -> Iterator[tuple[str, ob
             yield f"{prefix}{key}", value
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the hint alone."""
-    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _described(hint: Any) -> str:
-    """An annotation as a user reads it: 'a', 'b' or none."""
-    words: list[str] = []
-    for option in _options(hint):
-        if typing.get_origin(option) is Literal:
-            words += [repr(value) for value in typing.get_args(option)]
-        else:
-            words.append("none" if option is type(None) else getattr(option, "__name__", str(option)))
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
 def _build(kind: type[_Spec], values: Mapping[str, Any], where: str) -> _Spec:
-    hints = typing.get_type_hints(kind)
+    hints = annotations(kind)
     reject_unknown_keys(values, set(hints), where)
     return kind(**{key: _from_json(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
@@ -274,7 +248,7 @@ def _build(kind: type[_Spec], values: Mapping[str, Any], where: str) -> _Spec:
 def _from_json(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return value
-    kinds = [option for option in _options(hint) if is_dataclass(option) and isinstance(option, type)]
+    kinds = [option for option in options(hint) if is_dataclass(option) and isinstance(option, type)]
     if kinds:
         values = typing.cast(dict[str, Any], value)
         # of several kinds the one that has these fields; if none has, the first says which is unknown
@@ -286,7 +260,7 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
 
 def _replaced(spec: _Spec, assignments: Mapping[tuple[str, ...], str], where: str) -> _Spec:
     assert is_dataclass(spec) and not isinstance(spec, type)
-    hints = typing.get_type_hints(type(spec))
+    hints = annotations(type(spec))
     parts: dict[str, dict[tuple[str, ...], str]] = {}
     for path, text in assignments.items():
         reject_unknown_keys({path[0]: text}, {item.name for item in fields(spec)}, where or "the configuration")
@@ -309,7 +283,7 @@ def _parse(hint: Any, text: str, where: str) -> Any:
         value: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
-    for option in _options(hint):
+    for option in options(hint):
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
             return value
         if option is type(None) and value is None:
@@ -321,4 +295,4 @@ def _parse(hint: Any, text: str, where: str) -> Any:
         if option is str and value is not None:
             # a path is text, whatever else it might mean; only its quotes are not part of it
             return value if isinstance(value, str) else text
-    raise ConfigError(f"{where} must be {_described(hint)}, got {text!r}")
+    raise ConfigError(f"{where} must be {described(hint)}, got {clip(repr(text))}")

@@ -55,8 +55,8 @@ def test_a_fresh_models_shape_can_be_set_too(tiny_config: SiglipConfig) -> None:
     [
         ("optimizer.lrr", "1", "did you mean 'lr'"),
         ("optimiser.lr", "1", "did you mean 'optimizer'"),
-        ("steps", "many", "steps must be int, got 'many'"),
-        ("steps", "1.5", "steps must be int"),
+        ("steps", "many", "steps must be a whole number, got 'many'"),
+        ("steps", "1.5", "steps must be a whole number"),
         ("steps.more", "1", "has no parts"),
         ("optimizer.name", "sgd", "optimizer.name"),
         ("data.augment.flip", "2", "from 0 to 1"),
@@ -74,3 +74,25 @@ def test_a_model_comes_from_one_place() -> None:
         ModelSpec()
     with pytest.raises(ConfigError, match=r"model\.preparation"):
         ModelSpec(config=SiglipConfig())
+
+
+def test_values_of_another_type_are_refused_when_a_configuration_is_made() -> None:
+    refused: list[tuple[type, dict[str, object], str]] = [
+        (TrainConfig, {"batch_size": 2.5}, "TrainConfig.batch_size must be a whole number, got 2.5"),
+        (TrainConfig, {"compile": "no"}, "TrainConfig.compile must be true or false, got 'no'"),
+        (TrainConfig, {"steps": "1000"}, "TrainConfig.steps must be a whole number, got '1000'"),
+        (TrainConfig, {"steps": True}, "TrainConfig.steps must be a whole number, got True"),
+        (TrainConfig, {"optimiser": OptimizerSpec()}, "TrainConfig has no key 'optimiser'; did you mean 'optimizer'"),
+        (OptimizerSpec, {"lr": float("nan")}, "OptimizerSpec.lr must be a finite number, got nan"),
+        (OptimizerSpec, {"clip_norm": "1"}, "OptimizerSpec.clip_norm must be a finite number or none, got '1'"),
+        (OptimizerSpec, {"name": "sgd"}, "OptimizerSpec.name must be 'adamw', 'adafactor' or 'lion', got 'sgd'"),
+        (DataSpec, {"train": 3}, "DataSpec.train must be a text, got 3"),
+        (Augment, {"flip": True}, "Augment.flip must be a finite number, got True"),
+        (Columns, {"image": 1}, "Columns.image must be a text or none, got 1"),
+        (ModelSpec, {"source": "nano", "classifier_start": "random"}, "classifier_start must be 'zeros' or 'probe'"),
+    ]
+    needed: dict[type, dict[str, object]] = {TrainConfig: {"model": base().model, "data": base().data}}
+    for kind, values, message in refused:
+        with pytest.raises(ConfigError, match=message):
+            kind(**needed.get(kind, {}), **values)
+    assert OptimizerSpec(lr=1).lr == 1

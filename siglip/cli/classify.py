@@ -81,7 +81,7 @@ class _Judge:
 
     labels: list[str]
     stream: Callable[..., Any]
-    scores: "Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]"
+    scores: "Callable[[np.ndarray], tuple[np.ndarray, Any]]"
     head: dict[str, Any]
 
 
@@ -101,7 +101,7 @@ def _judge(arguments: argparse.Namespace, labels: list[str]) -> _Judge:
     templates = arguments.template or list(embedder.processor.templates)
     vectors = embedder.embed_labels(labels, templates)
 
-    def scores(row: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+    def scores(row: "np.ndarray") -> "tuple[np.ndarray, Any]":
         # ranked by logit: probabilities close to 0 or 1 can be equal in float32
         return embedder.logits(row[None], vectors)[0], embedder.probabilities(row[None], vectors)[0]
 

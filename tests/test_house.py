@@ -52,6 +52,7 @@ ONLY_IN = {
     "h11": {"server/fetching.py"},
     "prometheus_client": {"server/metrics.py"},
     "pydantic": {"server/messages.py"},
+    "pydantic_core": {"server/messages.py"},
     "starlette": {
         f"server/{name}.py" for name in ("app", "finding", "forms", "pictures", "safety", "sources", "waiting")
     },

@@ -2,18 +2,20 @@
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from siglip import __version__
 from siglip.captioner import Captioner
 from siglip.embedder import Embedder
+from siglip.errors import LibraryError
 from siglip.search import Library
 from siglip.server.assets import add_page
 from siglip.server.batches import Refused
@@ -36,6 +38,8 @@ LOG = logging.getLogger("siglip.server")
 class Service:
     """Models behind HTTP; `asgi` is what a server runs. `ready` is False until it is warm, and while it drains.
 
+    `watched` tells that somebody asks whether it is.
+
     `name` is what clients call the embedder's model; `captioner` is another one that writes, and its name;
     with a `fetcher` pictures may be named by web addresses.
     """
@@ -52,11 +56,11 @@ class Service:
         fetcher: Fetcher | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.embedder, self.name = embedder, name
+        self.embedder, self.name, self._library = embedder, name, library
         self.metrics = Metrics()
         model, self._captioner = captioner if captioner is not None else (None, None)
         self.engine = Engine(embedder, self.metrics, Sources(library, fetcher), captioner=model, limits=limits)
-        self.ready = False
+        self.ready = self.watched = False
         app = FastAPI(title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         app.get("/livez")(self.livez)
         app.get("/readyz")(self.readyz)
@@ -86,10 +90,15 @@ class Service:
 
     async def readyz(self) -> JSONResponse:
         """Whether requests should be sent here."""
+        self.watched = True
         return JSONResponse({"ready": self.ready}, status_code=200 if self.ready else 503)
 
     async def numbers(self) -> Response:
         """For Prometheus."""
+        if self._library is not None:
+            with suppress(LibraryError):
+                status = await run_in_threadpool(self._library.status)
+                self.metrics.library_pictures.set(status.pictures)
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def models(self) -> dict[str, Any]:

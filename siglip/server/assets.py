@@ -1,4 +1,4 @@
-"""The files of the web page, read once -> `/` and `/page/NAME`. The page uses the routes that everybody can use."""
+"""The files of the web pages, read once -> `/`, `/docs` and `/page/NAME`. They use the routes that all can use."""
 
 from importlib import resources
 from pathlib import PurePath
@@ -31,10 +31,14 @@ def add_page(app: FastAPI) -> None:
     async def page() -> Response:
         return sent("index.html")
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return sent("docs.html")
+
     @app.get("/page/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:
         if name not in files:
             raise BadRequest("the page has no such file", status=404, code="not_found")
         return sent(name)
 
-    _ = page, asset
+    _ = page, docs, asset

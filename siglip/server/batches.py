@@ -53,7 +53,7 @@ class Batches(Generic[Item]):
         self._running: asyncio.Task[None] | None = None
 
     def claim(self, count: int) -> None:
-        """Reserve room for items that will come; `release` gives it back. Raises Refused."""
+        """Reserve room for items that will come, or more for costly ones; `release` gives it back. Raises Refused."""
         if count > self._max_waiting:
             message = f"{count} items are more than the {self._max_waiting} this service holds; send fewer at a time"
             raise Refused(413, message, reason="too_large")
@@ -67,13 +67,13 @@ class Batches(Generic[Item]):
         self._claimed -= count
         self._metrics.queue_length.labels(self._tower).set(self._claimed)
 
-    async def outcome(self, item: Item) -> Any:
-        """What is computed for one item. Cancelling it takes the item out of the queue. Raises Refused."""
+    def put(self, item: Item) -> asyncio.Future[Any]:
+        """What will be computed for one item. Cancelling it takes the item out of the queue. It may raise Refused."""
         waiting = _Waiting(item, asyncio.get_running_loop().create_future(), time.monotonic())
         self._queue.append(waiting)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
-        return await waiting.future
+        return waiting.future
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

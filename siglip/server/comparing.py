@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from siglip.embedder import Embedder
 from siglip.errors import InputError, UnreadableImage
@@ -29,7 +29,7 @@ class Comparing:
         app.post("/v1/score")(self.score)
         app.post("/v1/rerank")(self.rerank)
 
-    async def embeddings(self, body: messages.EmbeddingsRequest, request: Request) -> dict[str, Any]:
+    async def embeddings(self, body: messages.EmbeddingsRequest, request: Request) -> Response:
         """Unit vectors of texts and pictures; a bad item gets an error in its place, unless `strict`."""
         messages.check_model(body.model, self.name)
         dim = self.embedder.model.config.text_config.embedding_size
@@ -50,7 +50,10 @@ class Comparing:
                 vector = messages.vector_as(outcome, body.encoding_format)
                 data.append({"object": "embedding", "index": index, "embedding": vector})
         good = [item for item, outcome in zip(items, found, strict=True) if not isinstance(outcome, str)]
-        return {"object": "list", "model": self.name, "data": data, "usage": messages.usage(self._tokens(good))}
+        usage = messages.usage(self._tokens(good))
+        # FastAPI would look at each number of each vector before it writes them
+        answer = {"object": "list", "model": self.name, "data": data, "usage": usage}
+        return Response(messages.as_json(answer), media_type="application/json")
 
     async def classify(self, body: messages.ClassifyRequest, request: Request) -> dict[str, Any]:
         """For each picture the labels that fit it best, each with its own probability."""

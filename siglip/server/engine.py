@@ -5,8 +5,9 @@ meanwhile: a lone request goes at once, and under load batches fill by themselve
 """
 
 import asyncio
+import math
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from siglip.server.metrics import Metrics
 from siglip.server.sources import Sources
 
 T = TypeVar("T")
+_MOST_FILES = 16
+# tokens that are written at the price of one item
+_TOKENS = 32
 # a picture of one pixel
 _DOT = "data:image/bmp;base64,Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
 
@@ -62,6 +66,8 @@ class Engine:
         if captioner is not None:
             settings["caption"] = captioner.processor.image_processor.settings
         self.decoders = Decoders(settings, count=limits.decoders)
+        # files that wait for a decoder are in memory
+        self._reading = asyncio.Semaphore(_MOST_FILES)
         # one thread each, since a model computes one batch at a time; what is written takes long, and nobody else waits
         self._device = ThreadPoolExecutor(1, thread_name_prefix="siglip-device")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="siglip-writer")
@@ -81,11 +87,11 @@ class Engine:
     async def warm(self) -> None:
         """Compute once with each tower, so that the first request is as fast as the others."""
         settings = self.embedder.processor.image_processor.settings
-        await self.texts.outcome("warm")
-        await self.pictures.outcome(np.zeros((settings.image_size, settings.image_size, 3), np.uint8))
+        await self.texts.put("warm")
+        await self.pictures.put(np.zeros((settings.image_size, settings.image_size, 3), np.uint8))
         await asyncio.gather(*(self.decoders.pixels(_DOT, "image") for _ in self.decoders.process_ids()))
         if self.captioner is not None:
-            await self.captions.outcome((await self.decoders.pixels(_DOT, "caption"), Wish("warm", max_tokens=1)))
+            await self.captions.put((await self.decoders.pixels(_DOT, "caption"), Wish("warm", max_tokens=1)))
 
     async def embed(self, texts: Sequence[str], pictures: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """For each text and each picture its vector, or the UnreadableImage that it is. Raises Refused."""
@@ -93,7 +99,7 @@ class Engine:
         try:
             self.pictures.claim(len(pictures))
             try:
-                found = await _all([*map(self.texts.outcome, texts), *map(self._vector, pictures)])
+                found = await _all([*map(self.texts.put, texts), *map(self._vector, pictures)])
             finally:
                 self.pictures.release(len(pictures))
         finally:
@@ -105,11 +111,13 @@ class Engine:
 
         Errors are InputError, for a prompt the model cannot take, and UnreadableImage. Raises Refused.
         """
-        self.captions.claim(len(pictures))
+        # what is written takes as long as it is, once for each beam; each answer is read
+        price = len(pictures) * max(len(wish.answers), wish.beams * math.ceil(wish.max_tokens / _TOKENS))
+        self.captions.claim(price)
         try:
             return await _all([self._text(name, wish) for name in pictures])
         finally:
-            self.captions.release(len(pictures))
+            self.captions.release(price)
 
     async def labels(self, labels: Sequence[str], templates: Sequence[str] | None) -> Float32[np.ndarray, "n dim"]:
         """Vectors of labels in templates; those of earlier calls are kept."""
@@ -121,7 +129,8 @@ class Engine:
 
     async def shown(self, name: str) -> Image.Image:
         """A picture as people see it. Raises UnreadableImage."""
-        return await self.decoders.shown(await self.sources.content(name))
+        async with self._reading:
+            return await self.decoders.shown(await self.sources.content(name))
 
     def close(self) -> None:
         """End the decoders and the threads."""
@@ -132,14 +141,17 @@ class Engine:
 
     async def _vector(self, name: str) -> Any:
         try:
-            return await self.pictures.outcome(await self.decoders.pixels(await self.sources.content(name), "image"))
+            return await self.pictures.put(await self._pixels(name, "image"))
         except UnreadableImage as error:
             return error
 
+    async def _pixels(self, name: str, tower: str) -> Pixels:
+        async with self._reading:
+            return await self.decoders.pixels(await self.sources.content(name), tower)
+
     async def _text(self, name: str, wish: Wish) -> Any:
         try:
-            pixels = await self.decoders.pixels(await self.sources.content(name), "caption")
-            return await self.captions.outcome((pixels, wish))
+            return await self.captions.put((await self._pixels(name, "caption"), wish))
         except (InputError, UnreadableImage) as error:
             return error
 
@@ -167,11 +179,11 @@ class Engine:
         return outcomes
 
 
-async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+async def _all(work: Sequence[Awaitable[Any]]) -> list[Any]:
     """The outcomes in order; when one fails or the caller is cancelled, the others are given up."""
+    futures = [asyncio.ensure_future(one) for one in work]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*futures)
+    finally:
+        for future in futures:
+            future.cancel()

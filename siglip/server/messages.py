@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import to_json
 
 MAX_ITEMS = 1024
 T = TypeVar("T")
@@ -246,6 +247,11 @@ def vector_as(vector: np.ndarray, encoding_format: Literal["float", "base64"]) -
     if encoding_format == "float":
         return vector.tolist()
     return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+
+def as_json(answer: dict[str, Any]) -> bytes:
+    """An answer as it travels."""
+    return to_json(answer)
 
 
 def usage(tokens: int) -> dict[str, Any]:

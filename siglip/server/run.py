@@ -1,44 +1,83 @@
 """A Service -> a running server: one process, closed connections for those that say nothing, and an orderly end."""
 
 import asyncio
+import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from siglip.server.app import Service
 
-_FIRST_REQUEST_S = 15.0
+_HEAD_S = 15.0
+_MAX_HEAD_BYTES = 2**16
 _DRAIN_S = 60
+# how long those that watch /readyz have to see that it is over, before the door closes
+_NOTICE_S = 5.0
 
 
-class _Impatient(H11Protocol):
-    """Closes a connection whose first request does not come: uvicorn alone would hold it for ever."""
+class _Impatient(HttpToolsProtocol):
+    """Closes a connection whose request does not come, or whose head has no end: uvicorn alone would wait for ever."""
+
+    _head_due: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
-        asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, self._close_if_silent)
+        self._head_due = self.loop.call_later(_HEAD_S, transport.close)
 
-    def _close_if_silent(self) -> None:
-        if getattr(self, "cycle", None) is None and not self.transport.is_closing():
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data) if self._head_due is not None else 0
+        super().data_received(data)
+        if self._head_due is not None and self._head_bytes > _MAX_HEAD_BYTES:
             self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_due is None:
+            self._head_due = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        self._forget()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+        self._head_due, self._head_bytes = None, 0
 
 
 class _Server(uvicorn.Server):
-    """Says that it is not ready as soon as it is told to end; a second signal ends at once."""
+    """Says that it is not ready as soon as it is told to end, before the door closes; a second signal ends at once."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._told = 0
+        self._closes_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.ready = False
-        if self.should_exit:
-            self.force_exit = True
+        self._told += 1
         super().handle_exit(sig, frame)
+        if self._told > 1:
+            self.force_exit = True
+        elif sig == signal.SIGTERM and self._service.watched:
+            # whoever spreads requests over services looks at /readyz from time to time, and until then sends more
+            self.should_exit = False
+            self._closes_at = time.monotonic() + _NOTICE_S
+
+    async def on_tick(self, counter: int) -> bool:
+        ended = await super().on_tick(counter)
+        return ended or (self._closes_at is not None and time.monotonic() >= self._closes_at)
 
 
 def serve(service: Service, *, host: str, port: int, told: Callable[[str], Any]) -> None:
@@ -52,7 +91,6 @@ def serve(service: Service, *, host: str, port: int, told: Callable[[str], Any])
         server_header=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=_DRAIN_S,
-        h11_max_incomplete_event_size=2**16,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=512) as listening:

@@ -45,7 +45,7 @@ class Writing:
     ) -> list[Any]:
         if self.name is None:
             raise BadRequest(
-                "this service runs no model that writes; start it with --captioner MODEL", status=501,
+                "this service runs no model that writes; start it with --captioner MODEL", status=404,
                 code="no_captioner",
             )  # fmt: skip
         messages.check_model(body.model, self.name)

@@ -1,6 +1,7 @@
 """Strangers, floods, bombs and signals: nothing crashes, the right code comes back, what was taken on is answered."""
 
 import asyncio
+import http.client
 import io
 import json
 import os
@@ -50,7 +51,7 @@ def test_without_a_key_only_livez_answers(locked: Running) -> None:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}, {"Authorization": "Bearer "}):
             status, answer, told = locked.ask(path, **headers)
             assert status == 401 and answer["error"]["type"] == "authentication_error", path
-            assert told["www-authenticate"] == "Bearer"
+            assert told["www-authenticate"].startswith("Basic realm=")  # after Bearer, in a header of its own
     assert locked.ask("/v1/embeddings", {"input": "a"})[0] == 401
     assert locked.ask("/v1/embeddings", {"input": "a"}, Authorization=f"Bearer {KEY}")[0] == 200
     assert locked.ask("/readyz", Authorization=f"bearer {KEY}")[:2] == (200, {"ready": True})
@@ -153,26 +154,58 @@ def test_bodies_are_bounded_while_they_stream(server: Running, monkeypatch: pyte
     assert server.ask("/v1/embeddings", {"input": "a"})[0] == 200
 
 
-def test_a_connection_that_sends_no_request_is_closed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limits", "before", "head"),
+    [
+        ({"_HEAD_S": 0.2}, b"", b"GET /livez HTTP/1.1\r\nHost: a"),
+        ({"_HEAD_S": 0.2}, b"", b""),
+        ({"_HEAD_S": 1.0}, b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /livez HTTP/1.1\r\nHo"),
+        ({"_MAX_HEAD_BYTES": 1000}, b"", b"GET /livez HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2000),
+    ],
+)
+def test_a_connection_whose_request_has_no_end_is_closed(
+    monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], before: bytes, head: bytes
+) -> None:
     from siglip.server import run
 
-    monkeypatch.setattr(run, "_FIRST_REQUEST_S", 0.2)
+    for name, limit in limits.items():
+        monkeypatch.setattr(run, name, limit)
+
+    async def app(scope, receive, send) -> None:  # pyright: ignore
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
 
     async def slow() -> bytes:
-        config = run.uvicorn.Config(lambda *_: None, port=0, http=run._Impatient, lifespan="off", log_level="error")
+        config = run.uvicorn.Config(app, port=0, http=run._Impatient, lifespan="off", log_level="error")
         server = run.uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
         reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: a")
+        writer.write(before + head)
         closed = await asyncio.wait_for(reader.read(), 10)
         writer.close()
         server.should_exit = True
         await serving
         return closed
 
-    assert asyncio.run(slow()) == b""
+    assert asyncio.run(slow()).endswith(b"\r\n\r\nok" if before else b"")
+    assert asyncio.run(slow()).startswith(b"HTTP/1.1 200" if before else b"")
+
+
+def test_half_closed_connections_leave_nothing_behind(server: Running) -> None:
+    body = json.dumps({"input": ["a", "b"]}).encode()
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(_head(len(body)) + body)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(100)
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(_head(len(body)) + body[:5])
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(100) == b""
+    _until(lambda: server.service.engine.texts._claimed == 0)
+    assert server.ask("/v1/embeddings", {"input": "a"})[0] == 200
 
 
 def test_two_hundred_clients_at_once_are_all_answered(server: Running) -> None:
@@ -203,8 +236,8 @@ def _bomb() -> bytes:
 def test_bombs_and_damaged_files_are_errors_of_their_own_and_the_service_goes_on(server: Running) -> None:
     good = (SAMPLES / "cat.jpg").read_bytes()
     random = np.random.default_rng(0)
-    damaged = [bytes(random.integers(0, 256, 500, dtype=np.uint8)) for _ in range(10)]
-    damaged += [good[: len(good) // 2], b"", good[:20], _bomb()] * 2
+    damaged = [bytes(random.integers(0, 256, 500, dtype=np.uint8)) for _ in range(20)]
+    damaged += [good[: len(good) // 2], b"", good[:20], _bomb(), b"\x89PNG\r\n\x1a\n" + good[8:]] * 4
     status, answer, _ = server.ask(
         "/v1/embeddings", {"input": [{"image": data_uri(data)} for data in [*damaged, good]]}
     )
@@ -271,6 +304,26 @@ def test_sigterm_under_load_answers_what_was_taken_on(tmp_path: Path) -> None:
     # each was answered in full, or the connection was never taken
     assert all(answer == b"" or b'"prompt_tokens"' in answer for answer in answers)
     assert sum(b"200 OK" in answer for answer in answers) >= 10
+
+
+def test_whoever_watches_is_told_before_the_door_closes_and_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "siglip", "serve", "--port", "0", "--decoders", "1", "--device", "cpu"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr
+        found = re.search(r"listening at http://127\.0\.0\.1:(\d+)", process.stderr.readline())
+        assert found
+
+        def asked(path: str, body: bytes | None = None) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+            connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
+            return connection.getresponse().status
+
+        assert asked("/readyz") == 200
+        process.send_signal(signal.SIGTERM)
+        _until(lambda: asked("/readyz") == 503)
+        assert asked("/v1/embeddings", b'{"input": "a"}') == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
 
 
 def _head(length: int | None, *more: str) -> bytes:

@@ -98,6 +98,7 @@ def test_copies_are_found_anew_when_the_library_has_changed(embedder: Embedder, 
             assert (answer["pictures"], answer["files"], answer["roots"]) == (2, 3, [str(pictures)])
             assert answer["fingerprint"] == embedder.fingerprint and "folder" not in answer
             assert finder.ask("/v1/duplicates?top=0")[0] == 400
+            assert "siglip_library_pictures 2.0" in finder.ask("/metrics")[1]
 
 
 def test_heat_of_a_picture_of_the_library_is_that_of_the_function(finder: Running, library: Library) -> None:

@@ -79,9 +79,18 @@ def test_what_cannot_be_written_is_told_by_its_field(writer: Running, path: str,
     assert status == 400 and answer["error"]["param"] == param
 
 
+def test_what_costs_more_than_the_service_holds_is_refused(embedder: Embedder, captioner: Captioner) -> None:
+    service = Service(embedder, "nano", captioner=(captioner, "toy"), limits=Limits(decoders=1, max_waiting=16))
+    for writer in running(service):
+        body = {"images": IMAGES[:2], "max_tokens": 256}
+        assert writer.ask("/v1/caption", {**body, "beams": 2})[0] == 413
+        assert writer.ask("/v1/caption", {**body, "beams": 1})[0] == 200
+        assert writer.service.engine.captions._claimed == 0
+
+
 def test_without_a_captioner_the_routes_say_what_is_missing(server: Running) -> None:
     for path, body in (("/v1/caption", {"images": IMAGES}), ("/v1/ask", {"images": IMAGES, "question": "a?"})):
         status, answer, _ = server.ask(path, body)
-        assert (status, answer["error"]["code"]) == (501, "no_captioner") and "--captioner" in answer["error"][
+        assert (status, answer["error"]["code"]) == (404, "no_captioner") and "--captioner" in answer["error"][
             "message"
         ]

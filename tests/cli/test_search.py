@@ -137,6 +137,8 @@ def test_a_page_holds_its_pictures_and_links_to_the_files(shelf: Path, capsys: p
     assert not set(thumbs[0]) & set(thumbs[1])
     assert main(["search", "a beagle - a cat", "--html", "x.html", "--explain"]) == 2
     assert "--explain shows where one text is seen" in capsys.readouterr().err
+    assert main(["search", "a beagle", "--explain"]) == 2
+    assert "add --html FILE or --sheet FILE.png" in capsys.readouterr().err
     assert main(["index", "samples"]) == main(["dupes", "--html", "none.html"]) == 0
     assert not (shelf / "none.html").exists()
 

@@ -29,6 +29,10 @@ _LOOK_PX = 16
 # mean difference of two looks, of pixels with deviation 1, below which they are one picture: half the size and JPEG at
 # quality 30 stayed below 0.08 on the samples, and no two of 500 photographs came nearer than 0.23
 _SAME = 0.2
+# and of the 8 of 256 pixels that differ most: emoji with other faces differ there alone. Of 266 drawings and
+# photographs made poorer or half as large nine in ten stayed below 0.46; of the pairs in 18 groups of drawings alike
+# but for a sign, all but one pair had more than 0.5
+_SAME_SPOT, _SPOT_PX = 0.5, 8
 
 _Look = Float32[np.ndarray, "pixels pixels 3"] | None
 
@@ -138,7 +142,10 @@ def _look(thumbnail: bytes | None) -> _Look:
 
 
 def _same(one: _Look, other: _Look) -> bool:
-    return one is not None and other is not None and float(np.abs(one - other).mean()) < _SAME
+    if one is None or other is None:
+        return False
+    apart = np.sort(np.abs(one - other).mean(axis=2).ravel())
+    return float(apart.mean()) < _SAME and float(apart[-_SPOT_PX:].mean()) < _SAME_SPOT
 
 
 def _top(parents: list[int], index: int) -> int:

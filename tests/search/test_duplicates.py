@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from siglip.embedder import Embedder
 from siglip.errors import InputError
@@ -53,3 +53,20 @@ def test_two_pictures_with_one_vector_need_to_look_the_same(photos: Path, tmp_pa
         assert find_duplicates(library, least_cosine=0.01) == []
         with pytest.raises(InputError, match="least_cosine must be above 0"):
             find_duplicates(library, least_cosine=0.0)
+
+
+def test_signs_that_differ_in_a_corner_are_no_copies(tmp_path: Path, embedder: Embedder) -> None:
+    """One disc, with another small sign on it each time: the vectors are close, the pictures are not the same."""
+    (tmp_path / "signs").mkdir()
+    for name, box in (("dot", (118, 118, 138, 138)), ("bar", (80, 118, 176, 138)), ("pole", (118, 80, 138, 176))):
+        sign = Image.new("RGB", (256, 256), "white")
+        pen = ImageDraw.Draw(sign)
+        pen.ellipse((20, 20, 236, 236), fill=(40, 120, 240), outline="black", width=8)
+        pen.rectangle(box, fill="white")
+        sign.save(tmp_path / "signs" / f"{name}.png")
+        if name == "bar":
+            sign.save(tmp_path / "signs" / "bar again.jpg", quality=60)
+    with Library.open(tmp_path / "library", model=embedder) as library:
+        library.index([tmp_path / "signs"])
+        found = groups_of(library, least_cosine=0.5)
+        assert {kind: sorted(names) for kind, names in found.items()} == {"alike": ["bar again.jpg", "bar.png"]}

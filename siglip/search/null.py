@@ -17,8 +17,8 @@ from importlib import resources
 import numpy as np
 from jaxtyping import Float, Float32
 
-# the confidence from which a hit counts as a find. Chosen on three collections that nano was trained on, by names of
-# classes of which half were taken out: at most one absent name in twenty reached it; docs/search.md has the figures
+# the confidence from which a hit counts as a find. Chosen on collections that nano was trained on, with half of their
+# classes taken out: one absent name in twenty at most reached it, but in those of one subject; docs/search.md has more
 SURE = 0.97
 # fewer names than this give no distribution worth the name
 _LEAST_NAMES = 50

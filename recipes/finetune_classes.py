@@ -1,7 +1,8 @@
 """Fine-tune a classifier on folders of pictures, one a class: --set data.train=FOLDER data.held_out=FOLDER.
 
 The image tower of a checkpoint gets a linear layer on the mean of its patches, which starts as a linear probe of the
-pictures to train with. The tower was trained well before, so it learns slowly and is not decayed.
+pictures to train with. The tower was trained well before, so it learns slowly and is not decayed. What is exported is
+the best of the steps that were judged on held-out data, the start among them; judge it on other data than these.
 """
 
 from siglip.data import Augment
@@ -19,4 +20,5 @@ def recipe() -> TrainConfig:
         micro_batch_size=32,
         evaluate_every=100,
         save_every=100,
+        export="best",
     )

@@ -20,7 +20,7 @@ from siglip.download import fetched
 from siglip.errors import Failure, InputError, UnreadableImage
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
-from siglip.pretrained import LoadOptions, StrPath, accepted
+from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
 
 _Outcome = TypeVar("_Outcome")
@@ -75,13 +75,13 @@ class Captioner:
         source: StrPath,
         *,
         device: torch.device | str | int = "auto",
-        dtype: torch.dtype | str = "float32",
+        dtype: torch.dtype | str | None = None,
         batch_size: int = 8,
         **options: Unpack[LoadOptions],
     ) -> "Captioner":
         """The Captioner of a local folder or file, or of a hub name such as "google/paligemma2-3b-mix-224"."""
         hub = accepted(options, "Captioner.from_pretrained", known=("device", "dtype", "batch_size"))
-        dtype = hub.pop("dtype", None) or dtype
+        dtype = chosen_dtype(dtype, hub.pop("dtype", None)) or "float32"
         found = find_device(device)  # before gigabytes are read for a device that is not there
         model = PaliGemmaForConditionalGeneration.from_pretrained(source, dtype=dtype, device_map=found, **hub)
         return cls(model, PaliGemmaProcessor.from_pretrained(source, **hub), batch_size=batch_size)

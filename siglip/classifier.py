@@ -14,7 +14,7 @@ from siglip.checkpoints import fingerprint
 from siglip.devices import find_device, find_dtype, for_inference
 from siglip.errors import Failure, InputError
 from siglip.model import SiglipForImageClassification
-from siglip.pretrained import LoadOptions, StrPath, accepted
+from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, SiglipImageProcessor
 from siglip.streaming import PictureStream, check_many
 
@@ -49,17 +49,18 @@ class Classifier:
         source: StrPath,
         *,
         device: torch.device | str | int = "auto",
-        dtype: torch.dtype | str = "auto",
+        dtype: torch.dtype | str | None = None,
         batch_size: int = 32,
         **options: Unpack[LoadOptions],
     ) -> "Classifier":
         """The Classifier of a folder such as `runs/x/export`, or of a hub name; raises as Embedder.from_pretrained."""
         hub = accepted(options, "Classifier.from_pretrained", known=("device", "dtype", "batch_size"))
+        found = chosen_dtype(dtype, hub.pop("dtype", None)) or "auto"
         return cls(
-            SiglipForImageClassification.from_pretrained(source, **{k: v for k, v in hub.items() if k != "dtype"}),
-            SiglipImageProcessor.from_pretrained(source, **{k: v for k, v in hub.items() if k != "dtype"}),
+            SiglipForImageClassification.from_pretrained(source, **hub),
+            SiglipImageProcessor.from_pretrained(source, **hub),
             device=device,
-            dtype=hub.get("dtype") or dtype,
+            dtype=found,
             batch_size=batch_size,
         )
 

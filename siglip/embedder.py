@@ -24,7 +24,7 @@ from siglip.devices import find_device, find_dtype, for_inference
 from siglip.embeddings import Embeddings, Kind
 from siglip.errors import Failure, InputError, PreparationError, ShapeError, clip, warn
 from siglip.model import SiglipModel
-from siglip.pretrained import LoadOptions, StrPath, accepted
+from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, SiglipProcessor, image_name
 from siglip.streaming import PictureStream, check_many
 
@@ -85,7 +85,7 @@ class Embedder:
         source: StrPath,
         *,
         device: torch.device | str | int = "auto",
-        dtype: torch.dtype | str = "auto",
+        dtype: torch.dtype | str | None = None,
         batch_size: int = 32,
         reduced_decode: bool = False,
         **options: Unpack[LoadOptions],
@@ -95,13 +95,13 @@ class Embedder:
         Raises CheckpointError for unreadable files, DownloadError if a hub name cannot be fetched, and as the class.
         """
         hub = accepted(options, "Embedder.from_pretrained", known=_OPTIONS)
-        dtype = hub.pop("dtype", None) or dtype
+        found = chosen_dtype(dtype, hub.pop("dtype", None)) or "auto"
         device = find_device(device)  # before gigabytes are read for a device that is not there
         embedder = cls(
             SiglipModel.from_pretrained(source, **hub),
             SiglipProcessor.from_pretrained(source, **hub),
             device=device,
-            dtype=dtype,
+            dtype=found,
             batch_size=batch_size,
             reduced_decode=reduced_decode,
         )
@@ -187,8 +187,11 @@ class Embedder:
         found = {label: vector for label in labels if (vector := self._kept.get((label, templates))) is not None}
         missing = [label for label in dict.fromkeys(labels) if label not in found]
         _warn_of_odd_labels(labels)
+        tokenizer = self.processor.tokenizer
+        told = tokenizer.warn_of_loss(missing)
         if templates != ("{}",):
-            self.processor.tokenizer.warn_of_loss(missing)
+            # labels that fit may be cut by their templates
+            tokenizer.warn_of_loss(_prompts([label for label in missing if label not in told], templates))
         step = max(1, _PROMPTS_AT_ONCE // len(templates))
         for start in range(0, len(missing), step):
             block = missing[start : start + step]
@@ -274,11 +277,16 @@ class Embedder:
         return _unit(self._towers.get_text_features(input_ids.to(self.device)))
 
     def _ensemble(self, labels: list[str], templates: tuple[str, ...]) -> Float32[np.ndarray, "labels dim"]:
-        prompts = self.embed_texts([template.replace("{}", label) for label in labels for template in templates])
+        texts = _prompts(labels, templates)
+        prompts = self._gathered(self._stream_texts(texts), texts, "text", lambda _: None)
         if prompts.failures:
             raise InputError(f"label {prompts.failures[0].name}: {prompts.failures[0].reason}")
         vectors = torch.from_numpy(prompts.vectors).unflatten(0, (len(labels), len(templates)))
         return F.normalize(vectors.mean(dim=1), dim=-1).numpy()
+
+
+def _prompts(labels: Sequence[str], templates: tuple[str, ...]) -> list[str]:
+    return [template.replace("{}", label) for label in labels for template in templates]
 
 
 def _warn_of_odd_labels(labels: Sequence[Any]) -> None:

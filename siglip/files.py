@@ -106,3 +106,10 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def in_megabytes(count: int) -> str:
+    """Bytes as people say them: "0.4 MB", "43 MB", "2.1 GB"."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.1f} MB" if count < 1e7 else f"{count / 1e6:.0f} MB"

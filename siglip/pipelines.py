@@ -21,7 +21,7 @@ from siglip.classifier import Classifier
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
 from siglip.model import SiglipForImageClassification, SiglipModel
-from siglip.pretrained import LoadOptions, StrPath, accepted
+from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 from siglip.streaming import is_one_picture
 
@@ -316,6 +316,7 @@ def pipeline(
         raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(_TASKS)}")
     parts = {name: options.pop(name) for name in ("processor", "image_processor", "tokenizer") if name in options}
     known = accepted(options, "pipeline", known=("device", "dtype", "batch_size"))
+    dtype = chosen_dtype(dtype, known.pop("dtype", None))
     given = {"device": device, "dtype": dtype, "batch_size": batch_size, **known}
     if given["device"] == -1:
         given["device"] = "cpu"

@@ -95,6 +95,17 @@ def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ())
     return kept
 
 
+def chosen_dtype(dtype: Any, torch_dtype: Any) -> Any:
+    """The one that is given, under its name here or that of existing scripts; raises InputError if they differ."""
+    if dtype is not None and torch_dtype is not None and _plain(dtype) != _plain(torch_dtype):
+        raise InputError(f"got dtype={dtype!r} and torch_dtype={torch_dtype!r}, which mean the same; give one")
+    return torch_dtype if dtype is None else dtype
+
+
+def _plain(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def settled(kind: type[Self]) -> type[Self]:
     """A frozen configuration that says how to change it; trainers may switch off a cache that no model here has."""
 
@@ -192,7 +203,7 @@ class PretrainedModel:
         cls: type[Self],
         source: StrPath,
         *,
-        dtype: "torch.dtype | str" = "float32",
+        dtype: "torch.dtype | str | None" = None,
         device_map: "torch.device | str | int | None" = None,
         attn_implementation: Literal["sdpa"] = "sdpa",
         image_size: int | None = None,
@@ -201,9 +212,10 @@ class PretrainedModel:
     ) -> Self:
         """The model of "nano", a local folder or file, or a hub name "owner/name"; weights are read lazily.
 
-        `dtype` is a torch dtype, its name, or "auto" (as stored); `device_map` a device, or "auto" (the first GPU, else
-        the CPU). `labels` names the classes of a fresh classifier head, as `num_labels`, `id2label` and `label2id` do
-        in existing scripts; `problem_type` is that of SiglipConfig. Attention is always PyTorch's scaled dot product.
+        `dtype` is a torch dtype, its name (None: float32), or "auto" (as stored); `device_map` a device, or "auto" (the
+        first GPU, else the CPU). `labels` names the classes of a fresh classifier head, as `num_labels`, `id2label` and
+        `label2id` do in existing scripts; `problem_type` is that of SiglipConfig. Attention is always PyTorch's scaled
+        dot product.
         `image_size` in pixels resizes the position embeddings while loading, as the paper's code does. The processor
         must then be told, `processor.image_processor.settings = dataclasses.replace(
         processor.image_processor.settings, image_size=...)`; one from a folder where this model was saved knows it.
@@ -214,15 +226,14 @@ class PretrainedModel:
         from siglip import checkpoints
 
         given = accepted(options, f"{cls.__name__}.from_pretrained", known=_MODEL)
-        if "dtype" in given and dtype not in ("float32", given["dtype"]):
-            raise InputError(f"got dtype={dtype!r} and torch_dtype={given['dtype']!r}, which mean the same; give one")
+        chosen = chosen_dtype(dtype, given.pop("dtype", None))
         named = {name: given.pop(name, None) for name in ("num_labels", "id2label", "label2id")}
         # a head of another size is replaced by a fresh one whenever classes are given
         given.pop("ignore_mismatched_sizes", None)
         return checkpoints.load_model(
             cls,
             source,
-            dtype=given.pop("dtype", None) or dtype,
+            dtype=chosen if chosen is not None else "float32",
             device=device_map,
             attn_implementation=attn_implementation,
             image_size=image_size,

@@ -73,8 +73,16 @@ def test_torch_dtype_is_dtype() -> None:
     assert AutoModel.from_pretrained("nano", torch_dtype=torch.bfloat16).dtype == torch.bfloat16
     assert Embedder.from_pretrained("nano", torch_dtype=torch.float32).dtype == torch.float32
     assert pipeline("image-feature-extraction", "nano", torch_dtype="float32").embedder.dtype == torch.float32
-    with pytest.raises(InputError, match="mean the same; give one"):
-        AutoModel.from_pretrained("nano", dtype="float16", torch_dtype="bfloat16")
+    load: Any
+    for load in (
+        AutoModel.from_pretrained,
+        Embedder.from_pretrained,
+        lambda name, **options: pipeline("image-feature-extraction", name, **options),
+    ):
+        for first, second in (("float16", "bfloat16"), ("float32", torch.bfloat16)):
+            with pytest.raises(InputError, match="mean the same; give one"):
+                load("nano", dtype=first, torch_dtype=second)
+        load("nano", dtype="float32", torch_dtype=torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def _stats(arguments: argparse.Namespace, source: "Source") -> int:
     if arguments.sheet is not None:
         with replacing(arguments.sheet) as temporary:
             data_sheet(source).save(temporary, "PNG")
-    record = {"source": arguments.source, "fingerprint": source.fingerprint(), **asdict(stats)}
+    record = {"summary": stats.summary(), "source": arguments.source, "fingerprint": source.fingerprint()}
+    record |= asdict(stats)
     return _finish(arguments, record, stats.broken, len(source))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli.output import progress
-from siglip.errors import DataError, Failure, did_you_mean
+from siglip.errors import DataError, Failure, clip, did_you_mean
 from siglip.pictures import IMAGE_SUFFIXES, PassedOver, walk
 from siglip.releases import check_model_name
 
@@ -180,9 +180,14 @@ def picture_rows(
         for item in stream(names):
             done(1)
             if isinstance(item, Failure):
-                failed.append(Failure(names[item.index], item.reason))
+                failed.append(Failure(_shown(names[item.index]), item.reason))
             else:
-                yield names[item[0]], item[1]
+                yield _shown(names[item[0]]), item[1]
+
+
+def _shown(name: str) -> str:
+    """The name of a picture in results; one that is the picture itself is cut."""
+    return clip(name) if name[:5].lower() == "data:" else name
 
 
 def _column(word: str) -> tuple[str, str]:
@@ -205,7 +210,7 @@ def _from_stdin(null: bool) -> list[str]:
 
 def _expand(word: str, failed: list[Failure]) -> list[str]:
     """The pictures that a word means; what names none is added to `failed`."""
-    if re.match(r"https?://", word, re.IGNORECASE):
+    if re.match(r"https?://|data:", word, re.IGNORECASE):
         return [word]
     if not glob.has_magic(word) or os.path.lexists(word):
         return _named(word, failed)

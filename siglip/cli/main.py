@@ -114,6 +114,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, _stop_waiting)
         signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    # where it cannot be raised, as in a destructor, Python would print a traceback
+    sys.unraisablehook = lambda _: None
     raise KeyboardInterrupt
 
 

@@ -15,6 +15,7 @@ from siglip.data.pack import encoded
 from siglip.data.source import Source
 from siglip.data.workers import in_workers
 from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
+from siglip.files import in_megabytes
 from siglip.processing import SiglipTokenizer, image_format, read_image
 
 _CHUNK = 32
@@ -60,6 +61,23 @@ class Stats:
     equal_captions: Repeats
     equal_images: Repeats
     similar_images: Repeats
+
+    def summary(self) -> str:
+        """The main facts in one sentence."""
+        parts = [
+            f"{self.samples} samples, {in_megabytes(self.image_bytes)} of pictures, half of them up to "
+            f"{self.longer_side_px.median:.0f} px"
+        ]
+        if self.captions_per_sample.largest:
+            cut = f", {100 * self.captions_cut:.2g} % are cut" if self.captions_cut else ", none is cut"
+            parts.append(f"captions of {self.caption_tokens.mean:.0f} tokens on average{cut}")
+        if self.classes:
+            parts.append(f"{len(self.classes)} classes")
+        if self.broken:
+            parts.append(f"{len(self.broken)} broken")
+        if self.equal_images.samples:
+            parts.append(f"{self.equal_images.samples} pictures are there more than once")
+        return "; ".join(parts)
 
 
 class _Facts(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-from siglip.errors import DataError
+from siglip.errors import DataError, warn
 from siglip.evaluation.metrics import accuracies, class_places
 from siglip.evaluation.pictures import Pictures
 from siglip.evaluation.result import ClassResult, Result, Setting, worst_mistakes
@@ -88,8 +88,17 @@ def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np
     if not unknown:
         return np.array([place[name] for name in theirs], np.int64)
     if all(name.isdecimal() for name in theirs):
-        if max(map(int, theirs)) < len(ours):
-            return np.array([int(name) for name in theirs], np.int64)
+        numbers = [int(name) for name in theirs]
+        if sorted(numbers) == list(range(1, len(ours))):
+            raise DataError(
+                f"the classes of the data are the numbers 1 to {len(ours) - 1}, and {len(ours)} names are given: "
+                f"either they count from 0 and {ours[0]!r} is missing, or from 1 and {ours[-1]!r} is; give the folders "
+                "the names of their classes"
+            )
+        if max(numbers) < len(ours):
+            if 0 not in numbers:
+                warn(f"class {theirs[0]} of the data is taken for {ours[numbers[0]]!r}: numbers count from 0")
+            return np.array(numbers, np.int64)
     elif len(theirs) == len(ours) and all(place.get(name, number) == number for number, name in enumerate(theirs)):
         return in_order
     raise DataError(

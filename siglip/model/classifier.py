@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipConfig
 from siglip.errors import ShapeError
+from siglip.model.layers import global_state_kept
 from siglip.model.vision import SiglipVisionModel
 from siglip.pretrained import PretrainedModel
 from siglip.types import ImageClassifierOutput, for_scripts
@@ -29,7 +30,8 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         config = replace(config, vision_config=replace(config.vision_config, vision_use_head=False))
         self.config = config
         self.vision_model = SiglipVisionModel(config.vision_config, generator=generator)
-        self.classifier = nn.Linear(config.vision_config.hidden_size, config.num_labels)
+        with global_state_kept(generator):
+            self.classifier = nn.Linear(config.vision_config.hidden_size, config.num_labels)
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 

@@ -6,6 +6,7 @@ see `lecun_normal_` and MapHead.
 """
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,11 @@ def lecun_normal_(weight: Tensor, fan_in: int, generator: torch.Generator | None
     """Normal cut at two deviations, whose standard deviation after the cut is 1 / sqrt(fan_in), as in flax."""
     std = 1.0 / (math.sqrt(fan_in) * _CUT_NORMAL_STD)
     nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std, generator=generator)
+
+
+def global_state_kept(generator: torch.Generator | None) -> AbstractContextManager[None]:
+    """Where layers are made: torch's own initialisers, which ours replace, draw from the state that all share."""
+    return torch.random.fork_rng(devices=[], enabled=generator is not None)
 
 
 class Attention(nn.Module):

@@ -11,7 +11,7 @@ from siglip.config_paligemma import PaliGemmaConfig
 from siglip.errors import InputError, ShapeError
 from siglip.model.decoder import GemmaDecoder
 from siglip.model.generate import Choice, Prompt, check_length, generate, positions_of, prefix_mask, score
-from siglip.model.layers import lecun_normal_
+from siglip.model.layers import global_state_kept, lecun_normal_
 from siglip.model.vision import SiglipVisionModel
 from siglip.pretrained import PretrainedModel
 from siglip.types import PaliGemmaOutput
@@ -43,11 +43,11 @@ class PaliGemmaForConditionalGeneration(nn.Module, PretrainedModel):
     def __init__(self, config: PaliGemmaConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.vision_tower = SiglipVisionModel(config.vision_config, generator=generator)
-        self.multi_modal_projector = Projector(
-            config.vision_config.hidden_size, config.text_config.hidden_size, generator
-        )
-        self.language_model = GemmaDecoder(config.text_config, generator=generator)
+        widths = config.vision_config.hidden_size, config.text_config.hidden_size
+        with global_state_kept(generator):
+            self.vision_tower = SiglipVisionModel(config.vision_config, generator=generator)
+            self.multi_modal_projector = Projector(*widths, generator)
+            self.language_model = GemmaDecoder(config.text_config, generator=generator)
 
     def forward(
         self,

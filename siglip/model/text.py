@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipTextConfig
 from siglip.errors import PreparationError, ShapeError
-from siglip.model.layers import EVERY_TOKEN, Encoder, lecun_normal_
+from siglip.model.layers import EVERY_TOKEN, Encoder, global_state_kept, lecun_normal_
 from siglip.pretrained import PretrainedModel
 from siglip.types import TowerOutput, for_scripts
 
@@ -39,10 +39,11 @@ class SiglipTextModel(nn.Module, PretrainedModel):
     def __init__(self, config: SiglipTextConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = TextEmbeddings(config, generator)
-        self.encoder = Encoder(config, generator)
-        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.embedding_size) if config.text_use_head else None
+        with global_state_kept(generator):
+            self.embeddings = TextEmbeddings(config, generator)
+            self.encoder = Encoder(config, generator)
+            self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.head = nn.Linear(config.hidden_size, config.embedding_size) if config.text_use_head else None
         if self.head is not None:
             lecun_normal_(self.head.weight, config.hidden_size, generator)
             nn.init.zeros_(self.head.bias)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipVisionConfig
 from siglip.errors import ShapeError
-from siglip.model.layers import Encoder, MapHead, lecun_normal_
+from siglip.model.layers import Encoder, MapHead, global_state_kept, lecun_normal_
 from siglip.pretrained import PretrainedModel
 from siglip.types import TowerOutput, for_scripts
 
@@ -76,10 +76,11 @@ class SiglipVisionModel(nn.Module, PretrainedModel):
     def __init__(self, config: SiglipVisionConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = VisionEmbeddings(config, generator)
-        self.encoder = Encoder(config, generator)
-        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = MapHead(config, generator) if config.vision_use_head else None
+        with global_state_kept(generator):
+            self.embeddings = VisionEmbeddings(config, generator)
+            self.encoder = Encoder(config, generator)
+            self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.head = MapHead(config, generator) if config.vision_use_head else None
 
     @for_scripts
     def forward(

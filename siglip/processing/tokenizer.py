@@ -115,8 +115,11 @@ class SiglipTokenizer(PretrainedProcessing):
         """Whether the vocabulary is Gemma's."""
         return self._vocabulary.is_gemma
 
-    def warn_of_loss(self, given: Sequence[Any]) -> None:
-        """One SiglipWarning with a count for each kind of text of which the model sees less than was written."""
+    def warn_of_loss(self, given: Sequence[Any]) -> set[str]:
+        """One SiglipWarning with a count for each kind of text of which the model sees less than was written.
+
+        Returns these texts.
+        """
         texts: list[str] = [
             text
             for text in dict.fromkeys(given)
@@ -133,6 +136,7 @@ class SiglipTokenizer(PretrainedProcessing):
                 kinds.setdefault("made only of characters that this model does not know", []).append(text)
         for kind, found in kinds.items():
             warn(f"{len(found)} of {len(texts)} texts are {kind}, the first is {clip(repr(found[0]))}")
+        return {text for found in kinds.values() for text in found}
 
     def decode(self, token_ids: Ids, skip_special_tokens: bool = False) -> str:
         """The text of ids; what cleaning or cutting took away does not come back."""

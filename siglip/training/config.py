@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from siglip.config import Clean, SiglipConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.data import Augment, Columns
-from siglip.errors import ConfigError, clip
+from siglip.errors import ConfigError, clip, did_you_mean
 from siglip.fields import annotations, checked, described, options, reject_unknown_keys
 
 TaskName = Literal["contrastive", "classification", "generation"]
@@ -135,7 +135,8 @@ class TrainConfig:
     classifier, the pooling heads, or the projector before a decoder; "decoder" a decoder alone; "last-blocks" the last
     `num_blocks` layers of each tower and what follows them. `label_smoothing` is for what is written.
     `precision` is that of the towers; weights and losses are float32. `ema` is the decay of an exponential average of
-    the weights that is evaluated and exported in their place. Steps are updates. `tensorboard` writes the numbers of
+    the weights that is evaluated and exported in their place. Steps are updates. `export`: the weights of the last
+    step, or the best of those judged on held-out data, the start among them. `tensorboard` writes the numbers of
     the run for TensorBoard too, into its folder; `wandb` sends them to Weights & Biases.
     """
 
@@ -159,6 +160,7 @@ class TrainConfig:
     evaluate_every: int = 500
     save_every: int = 500
     keep: int = 2
+    export: Literal["last", "best"] = "last"
     tensorboard: bool = False
     wandb: bool = False
 
@@ -212,6 +214,10 @@ class TrainConfig:
 
         Raises ConfigError for an unknown key, naming the nearest, and for a value of another type.
         """
+        for key in assignments:
+            nearest = did_you_mean(key, self.flat())
+            if nearest and key.split(".")[0] not in annotations(TrainConfig):
+                raise ConfigError(f"the configuration has no key {clip(key)!r}; did you mean {nearest!r}?")
         return _replaced(self, {tuple(path.split(".")): text for path, text in assignments.items()}, "")
 
     def to_json(self) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from siglip.data import Loader, Source, Subset, open_source
+from siglip.files import in_megabytes
 from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
 from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
@@ -30,7 +31,7 @@ _FLOPS, _MOST_ROWS = 2e11, 64
 
 
 def estimate(config: TrainConfig) -> dict[str, Any]:
-    """Facts of the run: `config`, `data`, `groups`, `memory_bytes` and `time`; of one process of WORLD_SIZE, if set.
+    """Facts of the run, a `summary` of them first; of one process of WORLD_SIZE, if set.
 
     Memory is weights, gradients, optimizer and average as counted, and activations extrapolated from the bytes that a
     few rows keep for the backward pass; interpreter, libraries and the allocator's waste come on top. Time is that of
@@ -44,17 +45,25 @@ def estimate(config: TrainConfig) -> dict[str, Any]:
     small = _measure(config, source, model, processor, device)
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     locked = sum(weight.numel() for weight in model.parameters()) - learning
+    data = {
+        "samples": len(source),
+        "passes": round(config.steps * config.batch_size / len(source), 2),
+        "held_out_samples": 0 if held_out is None else len(held_out),
+    }
+    memory, times = _memory(config, learning, locked, small), _time(config, len(source), small)
+    summary = (
+        f"{config.steps} steps of {config.batch_size} samples, {data['passes']:.3g} passes over {len(source)}: about "
+        f"{_in_words(3600 * times['hours'])} on {small.device}, {in_megabytes(memory['total'])} of memory; "
+        f"{learning / 1e6:.3g} of {(learning + locked) / 1e6:.3g} million parameters learn"
+    )
     return {
-        "config": asdict(config),
-        "data": {
-            "samples": len(source),
-            "passes": round(config.steps * config.batch_size / len(source), 2),
-            "held_out_samples": 0 if held_out is None else len(held_out),
-        },
-        "groups": small.groups,
+        "summary": summary,
+        "data": data,
+        "memory_bytes": memory,
+        "time": times,
         "locked_parameters": locked,
-        "memory_bytes": _memory(config, learning, locked, small),
-        "time": _time(config, len(source), small),
+        "groups": small.groups,
+        "config": asdict(config),
     }
 
 
@@ -180,6 +189,13 @@ def _seconds(step: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
+
+
+def _in_words(seconds: float) -> str:
+    for limit, unit, length in ((120, "seconds", 1), (7200, "minutes", 60), (172800, "hours", 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
 
 
 def _bytes(tensor: Tensor) -> int:

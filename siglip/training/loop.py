@@ -29,7 +29,7 @@ from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.report import Reporter
-from siglip.training.resume import check_data, claim
+from siglip.training.resume import check_data, claim, export_checkpoint
 from siglip.training.state import CheckpointFolder, RunState
 from siglip.training.tasks import TASKS, build, export
 
@@ -107,6 +107,8 @@ class _Run:
             with self._heeding_signals():
                 if self._due() and not self._judged:
                     # new, or stopped between saving and this
+                    if self._step == 0 and self._config.export == "best":
+                        self._save()  # what it begins with may stay the best
                     self._judge(reporter)
                 if self._step < self._config.steps:
                     for batch in self._loader:
@@ -114,10 +116,10 @@ class _Run:
                         if self._step == self._config.steps:
                             break
                 self._checkpoints.wait()
-                folder = self._export()
+                exported = self._export()
             if reporter is not None:
-                reporter.conclude()
-            return folder
+                reporter.conclude(exported)
+            return self._out / "export"
         finally:
             if reporter is not None:
                 reporter.close()
@@ -199,12 +201,15 @@ class _Run:
             )
             self._checkpoints.save(state)
 
-    def _export(self) -> Path:
-        folder = self._out / "export"
+    def _export(self) -> int:
+        """Write what is to be used; returns the step it is from."""
         model = self._learner.plain_copy()
-        if rank() == 0:
-            export(model, self._processor, folder)
-        return folder
+        best = self._checkpoints.best_step() if self._config.export == "best" and rank() == 0 else None
+        if best is not None:
+            export_checkpoint(self._out, best, self._out / "export")
+        elif rank() == 0:
+            export(model, self._processor, self._out / "export")
+        return self._config.steps if best is None else best
 
 
 def loader_settings(config: TrainConfig, *, images: bool = True) -> LoaderSettings:

@@ -32,7 +32,8 @@ class Reporter:
     def __init__(self, folder: Path, *, start: int, config: TrainConfig, score: str) -> None:
         self._path, self._score = folder / "metrics.jsonl", f"held_out/{score}"
         self._steps, self._batch_size, self._log_every = config.steps, config.batch_size, config.log_every
-        self._start = self._written = start
+        self._start, self._wants_best = start, config.export == "best"
+        self._written = start
         self._began = self._written_at = time.monotonic()
         self._writers = _writers(folder, start, config)
         self._lines = _lines_before(self._path, start)
@@ -77,23 +78,32 @@ class Reporter:
             self._say(f"{found['held_out/broken']:.0f} held-out samples are broken and were left out")
         self._write(step, found)
 
-    def conclude(self) -> None:
-        """Say at the end of a run what it changed, and plainly if that was for the worse."""
+    def conclude(self, exported: int) -> None:
+        """Say at the end of a run what it changed, and plainly if that was for the worse; `exported` is a step."""
         rows: list[dict[str, int | float]] = [json.loads(line) for line in self._lines]
-        found = [(int(row["step"]), row[self._score]) for row in rows if self._score in row]
-        if len(found) < 2 or found[0][0] != 0:
+        found = {int(row["step"]): row[self._score] for row in rows if self._score in row}
+        if self._wants_best and not found:
+            self._say(
+                "export=best, but no data.held_out was given to choose by; the weights of the last step are exported"
+            )
+        if len(found) < 2 or 0 not in found:
             return
         self._bar.close()
-        (_, before), (_, after), name = found[0], found[-1], self._score.replace("held_out/", "held-out ")
-        line = f"{name}: {before:.4f} before training, {after:.4f} now ({after - before:+.4f})"
+        before, after, name = found[0], found[exported], self._score.replace("held_out/", "held-out ")
+        where = "now" if exported == self._steps else f"after step {exported}, which was the best and is exported"
+        line = f"{name}: {before:.4f} before training, {after:.4f} {where} ({after - before:+.4f})"
         least = {"majority": "always saying the most frequent class", "zero_shot": "the zero-shot answers of the model"}
         others = {
             words: rows[0][f"held_out/{key}"] for key, words in least.items() if f"held_out/{key}" in rows[0]
         }  # fmt: skip
         line += "".join(f"; {words}: {value:.4f}" for words, value in others.items())
         self._say(line)
+        if exported == 0:
+            self._say(
+                "no step was better than the start, so the start is exported. Lower optimizer.lr, or look at the data"
+            )
         if after < before:
-            step, best = max(found, key=lambda pair: pair[1])
+            step, best = max(found.items(), key=lambda pair: pair[1])
             where = "before training" if step == 0 else f"after step {step}, {best:.4f}"
             self._say(
                 f"this run made the model WORSE on held-out data; it was best {where}. Lower optimizer.lr, train for "

@@ -12,7 +12,7 @@ from siglip.training.state import CheckpointFolder, RunState
 from siglip.training.tasks import build, export
 
 # what may change between stops: how often things are looked at, by whom batches are made, where data lie
-_FREE = {"data.workers", "log_every", "evaluate_every", "save_every", "keep", "tensorboard", "wandb"}
+_FREE = {"data.workers", "log_every", "evaluate_every", "save_every", "keep", "export", "tensorboard", "wandb"}
 _PLACES = ("data.train", "data.held_out")
 
 BEST = "best"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from siglip.errors import DataError
+from siglip.errors import DataError, SiglipWarning
 from siglip.evaluation import match_labels
 from siglip.evaluation.classes import check_labels, classified
 from siglip.evaluation.result import Answer, ClassResult
@@ -75,3 +75,10 @@ def test_a_label_without_a_name_is_refused() -> None:
     with pytest.raises(DataError, match="labels up to 2, counted from 0, but 2 classes are named"):
         check_labels(PICTURES, CLASSES[:2])
     check_labels(PICTURES, CLASSES)
+
+
+def test_numbers_that_may_count_from_1_are_refused_or_told() -> None:
+    with pytest.raises(DataError, match="are the numbers 1 to 2, and 3 names are given: either they count from 0 and"):
+        match_labels(["1", "2"], CLASSES)
+    with pytest.warns(SiglipWarning, match="class 2 of the data is taken for 'cat': numbers count from 0"):
+        assert match_labels(["2"], CLASSES).tolist() == [2]

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 import siglip
-from siglip import SiglipConfig, SiglipForImageClassification, SiglipModel, SiglipTextModel, SiglipVisionModel
+from siglip import (
+    GemmaConfig,
+    PaliGemmaConfig,
+    SiglipConfig,
+    SiglipForImageClassification,
+    SiglipModel,
+    SiglipTextModel,
+    SiglipVisionModel,
+)
 from siglip.checkpoints import fingerprint, load_model, save_model
 from siglip.errors import ConfigError
 from siglip.model import KINDS, Kind, kind_of, kinds
@@ -77,3 +85,14 @@ def test_a_new_kind_is_saved_loaded_and_told_apart_by_its_row_alone(
         assert torch.equal(again.state_dict()[name], tensor)
     assert fingerprint(again) == fingerprint(model) != fingerprint(tiny_model)
     assert '"Aesthetics"' in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_making_a_model_with_a_generator_leaves_the_global_random_state_alone(
+    kind: Kind, tiny_config: SiglipConfig
+) -> None:
+    small = GemmaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, head_dim=2)
+    writer = PaliGemmaConfig(vision_config=tiny_config.vision_config, text_config=small)
+    before = torch.get_rng_state()
+    kind.model(writer if kind.writes_text else kind.own_config(tiny_config), generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), before)

@@ -2,8 +2,9 @@
 
 import io
 import json
+import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
 from siglip.training.loop import loader_settings
+from siglip.training.report import Reporter
 from siglip.training.tasks import build
 
 COLOURS = {
@@ -102,6 +104,18 @@ def steps_of(config: TrainConfig) -> tuple[list[float], nn.Module]:
         learner.update(batch, step)["loss"] for step, batch in zip(range(config.steps), batches(config), strict=False)
     ]
     return losses, learner.plain_copy()
+
+
+def signal_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a signal as soon as the numbers of that step are written."""
+    real = Reporter.step
+
+    def told(self: Reporter, done: int, numbers: Mapping[str, float]) -> None:
+        real(self, done, numbers)
+        if done == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Reporter, "step", told)
 
 
 def metrics(run: Path) -> list[dict[str, float]]:

@@ -1,11 +1,14 @@
 """A run's configuration is checked when made, changed by text, and read back equal."""
 
+import re
+
 import pytest
 
 from siglip.config import SiglipConfig
 from siglip.data import Augment, Columns
 from siglip.errors import ConfigError
 from siglip.training.config import DataSpec, ModelSpec, OptimizerSpec, TrainConfig
+from tests.conftest import ROOT
 
 
 def base() -> TrainConfig:
@@ -54,7 +57,9 @@ def test_a_fresh_models_shape_can_be_set_too(tiny_config: SiglipConfig) -> None:
     ("key", "value", "message"),
     [
         ("optimizer.lrr", "1", "did you mean 'lr'"),
-        ("optimiser.lr", "1", "did you mean 'optimizer'"),
+        ("optimiser.lr", "1", "no key 'optimiser.lr'; did you mean 'optimizer.lr'"),
+        ("lr", "1", "no key 'lr'; did you mean 'optimizer.lr'"),
+        ("flip", "1", "did you mean 'data.augment.flip'"),
         ("steps", "many", "steps must be a whole number, got 'many'"),
         ("steps", "1.5", "steps must be a whole number"),
         ("steps.more", "1", "has no parts"),
@@ -96,3 +101,13 @@ def test_values_of_another_type_are_refused_when_a_configuration_is_made() -> No
         with pytest.raises(ConfigError, match=message):
             kind(**needed.get(kind, {}), **values)
     assert OptimizerSpec(lr=1).lr == 1
+
+
+def test_the_docs_list_every_key_with_its_default() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
+    documented = {key: default.strip("`") for key, default in rows}
+    assert len(rows) == len(documented)
+    expected = {key: "none" if value is None else str(value).lower() for key, value in base().flat().items()}
+    # what has no default, and what holds a whole configuration of its own
+    expected |= {"data.train": "needed", "model.source": "none"}
+    assert documented == expected

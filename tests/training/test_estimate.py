@@ -1,6 +1,7 @@
 """A dry run tells what a run would be, and leaves nothing behind."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def test_a_dry_run_prints_the_run_and_writes_nothing(
     assert main(["train", str(recipe), "--dry-run", "--json", "--set", "steps=50"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == before
     told = json.loads(capsys.readouterr().out)
+    assert next(iter(told)) == "summary"
+    assert told["summary"].startswith("50 steps of 8 samples, 10 passes over 40: about ")
+    assert re.search(
+        r"about [\d.]+ (seconds|minutes) on the CPU, [\d.]+ MB of memory; 0.138 of 0.138 million ", told["summary"]
+    )
     assert told["config"]["steps"] == 50
     assert told["data"] == {"samples": 40, "passes": 10.0, "held_out_samples": 40}
     assert told["time"]["steps"] == 50

@@ -1,6 +1,8 @@
 """Pictures and texts that belong together: the sigmoid loss, and recall both ways."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import torch
@@ -11,18 +13,21 @@ from torch import Tensor, nn
 from siglip.config import SiglipConfig
 from siglip.data import Batch, Source
 from siglip.distributed import all_gather, all_gather_object, rank, world_size
-from siglip.errors import ConfigError
+from siglip.errors import BrokenSample, ConfigError, clip
 from siglip.evaluation.metrics import recall_at
 from siglip.evaluation.retrieval import matches, search
 from siglip.losses import ring_sigmoid_loss
 from siglip.model import SiglipModel, SiglipVisionModel
-from siglip.processing import AnyProcessor
+from siglip.processing import AnyProcessor, SiglipProcessor
 from siglip.training.accumulate import accumulate
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
 from siglip.training.tasks.task import broken_among, held_out_batches
 from siglip.training.towers import Pairs, Towers, hold_back, spread
+
+# samples whose captions are measured before a run begins
+_LOOKED_AT = 256
 
 
 class PairTask:
@@ -58,7 +63,20 @@ class PairTask:
     def begin(
         cls, model: nn.Module, processor: AnyProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
-        pass
+        """Say it where captions are cut: of the first samples, since reading all would cost a pass."""
+        assert isinstance(processor, SiglipProcessor)
+        tokenizer, captions = processor.tokenizer, list[str]()
+        for index in range(min(_LOOKED_AT, len(source))) if rank() == 0 else ():
+            with suppress(BrokenSample):
+                captions += source.sample(index).captions
+        length = tokenizer.settings.context_length
+        cut = [caption for caption in captions if tokenizer.count(caption) > length]
+        if cut:
+            print(
+                f"siglip: {len(cut)} of the first {len(captions)} captions are longer than the {length} tokens this "
+                f"model reads, and cut, such as {clip(cut[0])!r}",
+                file=sys.stderr,
+            )
 
     def __init__(
         self,

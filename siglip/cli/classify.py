@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_NO_LABELS = "one of the arguments --labels --labels-file is required; only a trained classifier has its own labels"
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "siglip classify IMAGES... (--labels LABEL... | --labels-file FILE) [...]\n"
@@ -48,6 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     labels = inputs.texts(arguments.labels, arguments.labels_file)
+    if not labels and arguments.model == "nano":
+        raise inputs.UsageError(_NO_LABELS)
     names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
     judge = _judge(arguments, labels)
@@ -96,7 +101,7 @@ def _judge(arguments: argparse.Namespace, labels: list[str]) -> _Judge:
             )
         return _Judge(classifier.labels, classifier.stream_probabilities, lambda row: (row, row), {})
     if not labels:
-        raise inputs.UsageError("give --labels or --labels-file; only a trained classifier has labels of its own")
+        raise inputs.UsageError(_NO_LABELS)
     embedder = inputs.load_embedder(arguments)
     templates = arguments.template or list(embedder.processor.templates)
     vectors = embedder.embed_labels(labels, templates)

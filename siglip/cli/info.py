@@ -2,8 +2,9 @@
 
 Shows the sizes of both towers, how pictures and texts are prepared, the
 learned temperature t and bias b (logit = t * cosine + b), and the fingerprint
-of weights and preparation; of a trained classifier its classes. For a published checkpoint that is not on this
-machine: what is known of it, without using the network.
+of weights and preparation; of a trained classifier its classes. For a
+published checkpoint that is not on this machine: what is known of it, without
+using the network.
 
 for example:
   siglip info nano

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-_NO_LABELS = "one of the arguments --labels --labels-file is required; only a trained classifier has its own labels"
+_NO_LABELS = "one of the arguments --labels --labels-file is required"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,8 @@ OUT.npy holds one float32 vector of length 1 a row. OUT.jsonl (or OUT.parquet)
 says for each row what it is and which model made it, by the fingerprint of
 its weights and preparation: only vectors of equal fingerprints can be
 compared. Both files appear complete when all is done, or not at all; older
-ones are replaced. Of a trained classifier, the vector of a picture is the mean of
-its patch tokens, which the classifier reads.
+ones are replaced. Of a trained classifier, the vector of a picture is the mean
+of its patch tokens, which the classifier reads.
 
 for example:
   siglip embed samples --out pictures

@@ -17,6 +17,9 @@ _READ = (
 # what a folder or a shard is searched for; a file that is named is opened whatever its suffix
 IMAGE_SUFFIXES = frozenset((*_READ.split(), *((".heic", ".heif", ".hif") if find_spec("pillow_heif") else ())))
 
+_RAW = ".arw .cr2 .cr3 .dng .nef .orf .pef .raf .rw2 .srw"
+RAW_SUFFIXES = frozenset(_RAW.split())
+
 # kinds of pictures that are not read, and their suffixes
 _UNREAD_KINDS = {
     "HEIC": ".heic .heif .hif",
@@ -35,7 +38,7 @@ _UNREAD_KINDS = {
     "WMF": ".wmf .emf",
     "ICNS": ".icns",
     "SGI": ".sgi",
-    "camera raw": ".arw .cr2 .cr3 .dng .nef .orf .pef .raf .rw2 .srw",
+    "camera raw": _RAW,
 }
 _UNREAD = {suffix: kind for kind, suffixes in _UNREAD_KINDS.items() for suffix in suffixes.split()}
 _SIGNATURES = (

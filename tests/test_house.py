@@ -60,6 +60,8 @@ ONLY_IN = {
     "fsspec": {"data/store.py"},
     "jinja2": {"evaluation/report.py", "search/map.py", "search/page.py"},
     "huggingface_hub": {"checkpoints/hub.py"},
+    "av": {"search/media.py"},
+    "rawpy": {"search/media.py"},
     "pillow_heif": {"processing/decode.py"},
     "sklearn": {"search/map.py"},
     "sentencepiece": {"processing/tokenizer.py"},

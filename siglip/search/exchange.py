@@ -6,7 +6,7 @@ in its column image_path whose each is. Read is this layout in any number of par
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,8 @@ from siglip.files import replacing
 from siglip.search.catalogue import Catalogue, FileRow, Image, Space, seal
 from siglip.search.encoder import Encoder
 from siglip.search.indexing import store
-from siglip.search.reading import described, read_file
+from siglip.search.media import kind_of_media
+from siglip.search.reading import described, hash_file, read_file
 from siglip.search.searching import Searcher
 from siglip.search.upkeep import target_space
 from siglip.search.vectors import row_seal
@@ -174,7 +175,7 @@ def _parts(path: Path) -> Iterator[_Part]:
         table = path / "metadata" / f"metadata_{file.stem.removeprefix('img_emb_')}.parquet"
         try:
             vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-            names = [*_FACTS[:2], "image_path", "image_path_bytes", "digest", "fingerprint"]
+            names = [*_FACTS, "image_path", "image_path_bytes", "digest", "fingerprint"]
             wanted = [name for name in pq.read_schema(table).names if name in names]
             rows = pq.read_table(table, columns=wanted).to_pylist()
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -229,7 +230,7 @@ def _taken(
         reason = ""
         try:
             if last is None or last[0] != path:
-                last = (path, *read_file(path))
+                last = (path, hash_file(path), b"") if kind_of_media(path) else (path, *read_file(path))
         except UnreadableImage:
             reason = "missing"
         else:
@@ -249,8 +250,14 @@ def _taken(
             yield file, None, vector
         else:
             known.add((file.digest, frame))
-            facts = described(data, file.digest.hex())
-            yield file, replace(facts, frame=frame, seconds=row.get("seconds")), _scaled(vector, length)
+            yield file, _image(row, path, file.digest.hex(), data), _scaled(vector, length)
+
+
+def _image(row: dict[str, Any], path: str, digest: str, data: bytes) -> Image:
+    """What is known of a picture: by its file, of films and raw files by the row."""
+    if kind_of_media(path):
+        return Image(digest=digest, **{name: row[name] for name in _FACTS if row.get(name) is not None})
+    return described(data, digest)
 
 
 def _scaled(vector: Float32[np.ndarray, " dim"], length: float) -> Float32[np.ndarray, " dim"]:

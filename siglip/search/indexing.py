@@ -18,7 +18,8 @@ from jaxtyping import Float32
 
 from siglip.errors import LibraryError, UnreadableImage
 from siglip.search.catalogue import Catalogue, FileRow, Image, Space, below
-from siglip.search.reading import Picture, pictures_in, read_file
+from siglip.search.media import kind_of_media
+from siglip.search.reading import Picture, hash_file, pictures_in, pictures_of_media, read_file
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import append, row_seal
 from siglip.search.walk import Found, Walk
@@ -148,14 +149,17 @@ class Indexing:
 
     def _read(self, path: str) -> "_Read":
         """In a thread: never raises for what is wrong with a file."""
+        kind = kind_of_media(path)
         try:
-            row, data = read_file(path)
+            row, data = (hash_file(path), b"") if kind else read_file(path)
         except UnreadableImage as error:
             return _Read(path, None, (), error.reason)
         if row.digest in self._done:
             return _Read(path, row, ())
         try:
             settings = self._embedder().processor.image_processor.settings
+            if kind is not None:
+                return _Read(path, row, tuple(pictures_of_media(path, row, kind, settings)))
             return _Read(path, row, tuple(pictures_in(data, row.digest.hex(), settings)))
         except UnreadableImage as error:
             return _Read(path, row, (), error.reason)
@@ -269,6 +273,9 @@ def compare(
         else:
             report.unchanged += 1
     walk.passed.warn(root)
+    if walk.lacking:
+        told = ", ".join(f"{number} {kind} files" for kind, number in walk.lacking.most_common())
+        report.notes.append(f"{root}: {told} are passed over; pip install 'siglip[media]' to index them")
     report.found += count
     report.failed.update(walk.failed)
     if not count and present:

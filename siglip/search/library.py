@@ -17,7 +17,7 @@ from siglip.search.encoder import Encoder
 from siglip.search.exchange import ImportReport, export_vectors, import_vectors
 from siglip.search.indexing import Indexing, IndexReport, alone, compare, digests_done, forget_gone
 from siglip.search.query import Term, combined, parse_query
-from siglip.search.reading import read_file, thumbnail_of
+from siglip.search.reading import thumbnail_of
 from siglip.search.searching import Hit, Searcher, by_date
 from siglip.search.thumbs import Thumbs
 from siglip.search.upkeep import (
@@ -299,9 +299,8 @@ class Library:
             return kept
         for path in self.catalogue.paths([digest])[0].get(digest, []):
             with suppress(UnreadableImage):
-                row, data = read_file(os.fsdecode(path))
-                if row.digest.hex() == digest:
-                    thumb = thumbnail_of(data)
+                thumb = thumbnail_of(os.fsdecode(path), digest, frame)
+                if thumb is not None:
                     self.thumbs.put([(digest, frame, thumb)])
                     return thumb
         return None

@@ -4,9 +4,9 @@ import hashlib
 import io
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,9 +16,15 @@ from PIL import Image as Pillow
 from siglip.config import ImageSettings
 from siglip.errors import UnreadableImage
 from siglip.search.catalogue import FileRow, Image
+from siglip.search.media import kind_of_media, stills
+
+if TYPE_CHECKING:
+    from siglip.processing.colour import Plain
 
 THUMB_PX = 320
 _MOST_BYTES = 2**29  # as the decoder
+_CHANGED = "changed while it was read; the next `siglip index` reads it again"
+_UNSET = "1970-01-01T00:00:00"  # what converters write who know no time
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -43,32 +49,68 @@ def read_file(path: str) -> tuple[FileRow, bytes]:
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
-        raise UnreadableImage(path, "changed while it was read; the next `siglip index` reads it again")
+        raise UnreadableImage(path, _CHANGED)
     digest = hashlib.sha256(data).digest()
     return FileRow(os.fsencode(path), after.st_size, after.st_mtime_ns, digest), data
 
 
+def hash_file(path: str) -> FileRow:
+    """What the catalogue knows a file by, however large it is. Raises UnreadableImage, also if it changes meanwhile."""
+    try:
+        with Path(path).open("rb") as file:
+            before = os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").digest()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UnreadableImage(path, _CHANGED)
+    return FileRow(os.fsencode(path), after.st_size, after.st_mtime_ns, digest)
+
+
 def pictures_in(data: bytes, digest: str, settings: ImageSettings) -> list[Picture]:
-    """Decode a file's pictures. JPEGs much larger than needed are decoded at a fraction of their size.
+    """Decode a picture file. JPEGs much larger than needed are decoded at a fraction of their size.
 
     Raises UnreadableImage.
     """
+    return [_prepared(data, described(data, digest), settings)]
+
+
+def pictures_of_media(path: str, row: FileRow, kind: str, settings: ImageSettings) -> list[Picture]:
+    """Decode a film or camera raw file that was hashed just before. Raises UnreadableImage, also if it changed."""
+    found = [
+        _prepared(still.picture, replace(described(still.jpeg, row.digest.hex()), frame=frame, **still.facts), settings)
+        for frame, still in enumerate(stills(path, kind))
+    ]
+    with suppress(OSError):
+        status = Path(path).stat()
+        if (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
+            return found
+    raise UnreadableImage(path, _CHANGED)
+
+
+def _prepared(source: bytes | Pillow.Image, image: Image, settings: ImageSettings) -> Picture:
     from siglip.processing.decode import decode_picture  # imports torch, which finding needs not
 
     size = settings.image_size
-    stored = decode_picture(data, at_least_px=max(2 * size, THUMB_PX)).plain
+    stored = decode_picture(source, at_least_px=max(2 * size, THUMB_PX)).plain
     square = stored.picture.resize((size, size), Pillow.Resampling[settings.resample.upper()])
-    pixels = np.array(stored._replace(picture=square).rgb())
-    small = stored.picture.copy()
-    small.thumbnail((THUMB_PX, THUMB_PX), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
-    return [Picture(described(data, digest), pixels, _webp(stored._replace(picture=small).rgb()))]
+    return Picture(image, np.array(stored._replace(picture=square).rgb()), _thumb(stored))
 
 
-def thumbnail_of(data: bytes) -> bytes:
-    """A WebP thumbnail of a picture file; raises UnreadableImage."""
+def thumbnail_of(path: str, digest: str, frame: int) -> bytes | None:
+    """A WebP thumbnail of a file, None if it is another one than that of the digest. Raises UnreadableImage."""
     from siglip.processing.decode import decode_picture
 
-    stored = decode_picture(data, at_least_px=THUMB_PX).plain
+    kind = kind_of_media(path)
+    if kind is not None:
+        found = stills(path, kind) if hash_file(path).digest.hex() == digest else []
+        return _thumb(decode_picture(found[frame].picture).plain) if frame < len(found) else None
+    row, data = read_file(path)
+    return _thumb(decode_picture(data, at_least_px=THUMB_PX).plain) if row.digest.hex() == digest else None
+
+
+def _thumb(stored: "Plain") -> bytes:
     small = stored.picture.copy()
     small.thumbnail((THUMB_PX, THUMB_PX), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
     return _webp(stored._replace(picture=small).rgb())
@@ -114,7 +156,7 @@ def _taken(exif: Pillow.Exif) -> str | None:
         date, _, time = _text(value).partition(" ")
         written = f"{date.replace(':', '-')}T{time[:8]}"
         digits = written.replace("-", "").replace("T", "").replace(":", "")
-        if len(written) == 19 and digits.isdigit() and date[:4] > "1800":
+        if len(written) == 19 and digits.isdigit() and date[:4] > "1800" and written != _UNSET:
             return written
     return None
 

@@ -3,14 +3,20 @@
 import fnmatch
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from siglip.pictures import IMAGE_SUFFIXES, PassedOver
+from siglip.pictures import IMAGE_SUFFIXES, RAW_SUFFIXES, PassedOver
+from siglip.search.media import FILM_SUFFIXES, can_read, kind_of_media
 
+_SUFFIXES = (
+    IMAGE_SUFFIXES
+    | (FILM_SUFFIXES if can_read("film") else frozenset())
+    | (RAW_SUFFIXES if can_read("camera raw") else frozenset())
+)
 # folders that systems and programs keep for themselves; hidden ones start with a dot and are left out anyway
 _SYSTEM = frozenset(("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "__MACOSX", "Thumbs.db"))
 
@@ -26,7 +32,7 @@ class Found(NamedTuple):
 @dataclass(slots=True)
 class Walk:
     """Files below `root`; iterate once, then `failed` says which folders or files could not be read, and why, and
-    `passed` counts pictures of other kinds.
+    `passed` counts pictures of other kinds, `lacking` those that need libraries that are not installed.
 
     Hidden and system files are left out, as is what matches one of the `exclude` patterns by its name or by its path
     below the root. Links are followed, each folder is entered once. Names come in a stable order.
@@ -36,6 +42,7 @@ class Walk:
     exclude: Sequence[str] = ()
     failed: dict[str, str] = field(default_factory=dict[str, str])
     passed: PassedOver = field(default_factory=PassedOver)
+    lacking: Counter[str] = field(default_factory=Counter[str])
 
     def __iter__(self) -> Generator[Found, None, None]:
         if not self.root.is_dir():
@@ -61,7 +68,7 @@ class Walk:
                 name = entry.name
                 if name.startswith(".") or name in _SYSTEM or (self.exclude and self._excluded(entry)):
                     continue
-                if entry.is_file(follow_symlinks=False) and name[name.rfind(".") :].lower() in IMAGE_SUFFIXES:
+                if entry.is_file(follow_symlinks=False) and name[name.rfind(".") :].lower() in _SUFFIXES:
                     try:  # nearly all of a large tree comes by here
                         status = entry.stat()
                         yield Found(entry.path, status.st_size, status.st_mtime_ns)
@@ -76,8 +83,12 @@ class Walk:
             waiting += reversed(inner)
 
     def _file(self, path: str) -> Generator[Found, None, None]:
-        if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-            self.passed.add(Path(path))
+        if Path(path).suffix.lower() not in _SUFFIXES:
+            kind = kind_of_media(path)
+            if kind is None:
+                self.passed.add(Path(path))
+            else:
+                self.lacking[kind] += 1
             return
         try:
             status = os.stat(path)  # noqa: PTH116

@@ -59,7 +59,8 @@ class Searcher:
             if space is None:
                 raise LibraryError(f"the library {self._folder} holds no pictures yet; `siglip index FOLDER` adds some")
             # a file that was cut short may have been filled again
-            if self._state is None or self._state[0] != space or len(self._state[1]) < space.rows:
+            known = self._state
+            if known is None or known[0] != space or len(known[1]) < space.rows or not known[1].is_whole():
                 self._state = space, self._opened(space)
             return self._state
 

@@ -57,12 +57,20 @@ class Vectors:
         self.array: Float16[np.ndarray, "rows dim"] = (
             np.memmap(path, dtype="<f2", mode="r", shape=(rows, dim)) if rows else np.zeros((0, dim), "<f2")
         )
+        self._path = path
         self.codes = codes if codes is not None and len(codes) <= rows else None
         self.rescored = rescored
         self._wide: Float32[np.ndarray, "rows dim"] | None = None
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def is_whole(self) -> bool:
+        """Whether the file still holds all rows: touching one that was cut off would end the process by SIGBUS."""
+        try:
+            return self._path.stat().st_size >= self.array.nbytes
+        except FileNotFoundError:
+            return True  # its rows stay as long as they are mapped
 
     @property
     def uncoded(self) -> int:

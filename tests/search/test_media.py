@@ -143,8 +143,8 @@ def test_films_in_a_library_are_found_by_their_best_frame_and_known_again(
         library.export_vectors(tmp_path / "out")
         with make("other") as other:
             assert other.import_vectors(tmp_path / "out").added == 5
+            assert embedder.pictures == 0
             assert other.similar(tmp_path / "blue.png")[0].image == library.similar(tmp_path / "blue.png")[0].image
-        assert embedder.pictures == 0
         assert library.check() == ([], [])
 
 

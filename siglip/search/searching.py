@@ -59,10 +59,10 @@ class Searcher:
             if space is None:
                 raise LibraryError(f"the library {self._folder} holds no pictures yet; `siglip index FOLDER` adds some")
             # a file that was cut short may have been filled again
-            known = self._state
-            if known is None or known[0] != space or len(known[1]) < space.rows or not known[1].is_whole():
-                self._state = space, self._opened(space)
-            return self._state
+            state = self._state
+            if state is None or state[0] != space or len(state[1]) < space.rows or not state[1].is_whole():
+                state = self._state = space, self._opened(space)
+            return state
 
     def _opened(self, space: Space) -> Vectors:
         before = self._state

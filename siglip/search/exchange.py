@@ -200,7 +200,7 @@ def _check_model(part: _Part, space: Space, encoder: Encoder) -> None:
             return  # no row can be used anyway
         embedded = encoder.embedder_of(space).embed_images([_path(part.rows[index]) for index in tried])
         given = _unit(np.asarray(part.vectors[tried], np.float32))[embedded.indices]
-        cosine = float(np.median((given * embedded.vectors).sum(1))) if len(embedded) else 0.0
+        cosine = float(np.nanmedian((given * embedded.vectors).sum(1))) if len(embedded) else 0.0
         if not cosine >= _SAME_COSINE:
             raise LibraryError(
                 f"{part.file} does not say which model made its vectors, and those of {space.model} are others: "

@@ -82,8 +82,8 @@ def test_what_cannot_be_written_is_told_by_its_field(writer: Running, path: str,
 def test_what_costs_more_than_the_service_holds_is_refused(embedder: Embedder, captioner: Captioner) -> None:
     service = Service(embedder, "nano", captioner=(captioner, "toy"), limits=Limits(decoders=1, max_waiting=16))
     for writer in running(service):
-        body = {"images": IMAGES[:2], "max_tokens": 256}
-        assert writer.ask("/v1/caption", {**body, "beams": 2})[0] == 413
+        body = {"images": IMAGES[:2], "max_tokens": 64}
+        assert writer.ask("/v1/caption", {**body, "beams": 8})[0] == 413
         assert writer.ask("/v1/caption", {**body, "beams": 1})[0] == 200
         assert writer.service.engine.captions._claimed == 0
 

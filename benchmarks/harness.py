@@ -42,7 +42,7 @@ class Row:
     peer_s: float
     ours_s: float
     ratio: float
-    cpu_ratio: float
+    cpu_ratio: float | None
     best_ratio: float
     goal: float | None
     met: bool | None
@@ -78,8 +78,8 @@ def timed(run: Contestant) -> Timing:
     return Timing(time.perf_counter() - wall, sum(os.times()[:4]) - cpu)
 
 
-def compare(what: str, timings: Timings, *, peer: str, ours: str, goal: float | None = None) -> Row:
-    """The row of the two contestants called `peer` and `ours`."""
+def compare(what: str, timings: Timings, *, peer: str, ours: str, goal: float | None = None, cpu: bool = True) -> Row:
+    """The row of the two contestants called `peer` and `ours`; without `cpu` where another process does the work."""
     pairs = list(zip(timings[peer], timings[ours], strict=True))
     ratio = median(theirs.wall_s / mine.wall_s for theirs, mine in pairs)
     return Row(
@@ -89,7 +89,9 @@ def compare(what: str, timings: Timings, *, peer: str, ours: str, goal: float | 
         ours_s=median(mine.wall_s for _, mine in pairs),
         ratio=ratio,
         # the system counts hundredths of a second: short turns may show none
-        cpu_ratio=sum(theirs.cpu_s for theirs, _ in pairs) / max(sum(mine.cpu_s for _, mine in pairs), 0.01),
+        cpu_ratio=sum(theirs.cpu_s for theirs, _ in pairs) / max(sum(mine.cpu_s for _, mine in pairs), 0.01)
+        if cpu
+        else None,
         best_ratio=min(theirs.wall_s for theirs, _ in pairs) / min(mine.wall_s for _, mine in pairs),
         goal=goal,
         met=None if goal is None else ratio >= goal,
@@ -104,9 +106,10 @@ def publish(question: str, rows: list[Row], facts: dict[str, Any], *, quick: boo
     for row in rows:
         verdict = {True: "reached", False: "NOT reached", None: ""}[None if quick else row.met]
         goal = "" if row.goal is None else f"{row.goal:.2f}"
+        cpu = "" if row.cpu_ratio is None else f"{row.cpu_ratio:.2f}x"
         say(
             f"{row.what:34} {row.peer_s:9.3f}s {row.ours_s:9.3f}s {row.ratio:9.2f}x {row.best_ratio:6.2f}x "
-            f"{row.cpu_ratio:6.2f}x {goal:>6} {verdict}\n"
+            f"{cpu:>7} {goal:>6} {verdict}\n"
         )
     for name, value in facts.items():
         say(f"  {name}: {value}\n")

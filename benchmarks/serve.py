@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
                         rounds=options.rounds or (1 if options.quick else 5),
                     )
                     what = f"{name}, {count} texts, {clients} clients"
-                    rows.append(compare(what, timings, peer="direct", ours="served", goal=GOALS.get(clients)))
+                    rows.append(
+                        compare(what, timings, peer="direct", ours="served", goal=GOALS.get(clients), cpu=False)
+                    )
                 grown[f"{name}: resident MB before and after"] = f"{before} {resident_mb(process.pid)}"
     publish("How close is the service to the direct call?", rows, grown, quick=options.quick)
 
@@ -75,10 +77,19 @@ def service(model: str) -> Generator[tuple[int, subprocess.Popen[str]]]:
         assert process.stderr is not None
         found = re.search(r":(\d+)$", process.stderr.readline().strip())
         assert found is not None
+        # the address is told first; weights are mapped files, and take memory as they are first computed with
+        wait_until_ready(int(found[1]))
         try:
             yield int(found[1]), process
         finally:
             process.terminate()
+
+
+def wait_until_ready(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("GET", "/readyz")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def ask_all(port: int, texts: list[str], clients: int) -> None:

@@ -25,7 +25,7 @@ from siglip.server.engine import Limits
 from tests.server.conftest import SAMPLES, Running, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: apt-get install chromium")
 expect = sync_api.expect
 NUM_COLOURS = 150
@@ -150,7 +150,7 @@ def test_the_viewer_is_worked_with_keys_alone(page: "sync_api.Page", library: Li
     expect(page.get_by_role("dialog", name=expected[1])).to_be_visible()
     expect(page.locator(".large.there")).to_have_attribute("alt", expected[1])
     page.keyboard.press("Escape")
-    expect(page.locator("dialog")).to_be_hidden()
+    expect(page.locator("dialog.viewer")).to_be_hidden()
     # the focus is where the viewer ended
     expect(page.locator(".tile:focus-within img")).to_have_attribute("alt", expected[1])
     page.keyboard.press("ArrowRight")
@@ -312,7 +312,7 @@ def test_a_narrow_screen_needs_no_scrolling_sideways_and_axe_finds_nothing_serio
         check_with_axe(page)
         page.keyboard.press("Escape")
         page.locator("input[type=checkbox]").first.check()
-        page.locator(".open").first.click()
+        page.locator(".open").first.press("Enter")
         expect(page.locator("dialog.viewer")).to_be_visible()
         assert page.evaluate("document.querySelector('dialog.viewer').scrollWidth") <= 320
         check_with_axe(page)

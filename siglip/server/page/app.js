@@ -180,7 +180,7 @@ function say() {
   }
   const said = [];
   if (!state.asked) {
-    said.push(counted(grid.total, "picture"));
+    said.push(el("span", {}, counted(grid.total, "picture")));
   } else {
     const [best] = items;
     // what the library is not sure of begins somewhere; it can tell for one text alone

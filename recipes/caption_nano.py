@@ -35,8 +35,9 @@ def recipe() -> TrainConfig:
         data=DataSpec(train="DATA/rows/rows.jsonl"),
         trainable="text",
         optimizer=OptimizerSpec(lr=2e-3, weight_decay=0.05, warmup_steps=200, decay="linear"),
-        steps=2400,  # 2 passes over 75,058 rows
+        steps=4700,  # 4 passes over 75,058 rows
         batch_size=64,
+        micro_batch_size=16,
         precision="bfloat16",
         ema=0.998,
     )

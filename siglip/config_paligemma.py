@@ -157,7 +157,7 @@ class PaliGemmaConfig(PretrainedConfig):
         if values.get("model_type") != "paligemma":
             raise ConfigError(
                 f"config.json: model_type is {values.get('model_type')!r}, expected 'paligemma': this folder holds a "
-                "model that writes no text; captions and answers need a PaliGemma"
+                "model that writes no text; captions and answers need a PaliGemma, such as the built-in 'nano-caption'"
             )
         vision_names = {spec.name for spec in fields(SiglipVisionConfig)}
         given: Mapping[str, Any] = values.get("vision_config") or {}

@@ -305,10 +305,11 @@ def pipeline(
 
     "zero-shot-image-classification", "image-feature-extraction" and "image-text-similarity" compare;
     "image-classification" wants a trained classifier; "image-to-text", "image-text-to-text" and
-    "visual-question-answering" write, and want a PaliGemma. `model` is "nano" (it compares), a local folder, a hub name
-    "owner/name", an Embedder, Classifier or Captioner, or a bare model together with its `processor`, or with its
-    `image_processor` (and `tokenizer`). `device`, `dtype` and `batch_size` are those of Embedder; -1 is the CPU too.
-    Raises InputError for another task, or for options beside an Embedder, which has its own; else as `from_pretrained`.
+    "visual-question-answering" write, and want a PaliGemma. `model` is "nano", which compares, or "nano-caption", which
+    writes, a local folder, a hub name "owner/name", an Embedder, Classifier or Captioner, or a bare model together with
+    its `processor`, or with its `image_processor` (and `tokenizer`). `device`, `dtype` and `batch_size` are those of
+    Embedder; -1 is the CPU too. Raises InputError for another task, or for options beside an Embedder, which has its
+    own; else as `from_pretrained`.
     """
     if task not in _TASKS:
         nearest = did_you_mean(task, _TASKS)

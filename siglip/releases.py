@@ -12,7 +12,8 @@ from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, Sigli
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.errors import CheckpointError, ConfigError, NotYetSupported, did_you_mean
 
-BUILT_IN = "nano"
+# what is in the package: the one that compares, and the one that writes
+BUILT_IN, BUILT_IN_WRITER = "nano", "nano-caption"
 
 Size = Literal["base", "large", "so400m", "giant-opt"]
 
@@ -251,10 +252,11 @@ def check_model_name(name: str) -> None:
     """Raise CheckpointError, with the nearest name, for what is neither built in, nor a path here, nor a hub name."""
     path = Path(name).expanduser()
     is_hub_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in (".npz", ".safetensors", ".bin")
-    if name == BUILT_IN or is_hub_name or (name and path.exists()):
+    if name in (BUILT_IN, BUILT_IN_WRITER) or is_hub_name or (name and path.exists()):
         return
     # only what would then load is offered
-    nearest = did_you_mean(name, [BUILT_IN, *(release.name for release in RELEASES if not release.naflex)])
+    known = [BUILT_IN, BUILT_IN_WRITER, *(release.name for release in RELEASES if not release.naflex)]
+    nearest = did_you_mean(name, known)
     hint = f"did you mean {nearest!r}?" if nearest else "`siglip models` lists the published ones"
     raise CheckpointError(
         f"no model {name!r}: expected {BUILT_IN!r}, a folder or file that exists, or a hub name (owner/name); {hint}"

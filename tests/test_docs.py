@@ -19,7 +19,7 @@ def test_every_example_of_the_documentation_and_the_help_pages_prints_what_is_sh
     documented = [example for page, folder in desks.items() for example in examples_of(page, folder)]
     assert len(documented) > 20
     # the help pages show commands alone; some are for data of one's own or a model not built in, or do not end
-    own = ("data", "train", "caption", "ask", "detect", "serve")
+    own = ("data", "train", "detect", "serve")
     help_desk = str(desk(tmp_path / "help"))
     pages = {name: str(importlib.import_module(f"siglip.cli.{name}").__doc__) for name in COMMANDS} | {"siglip": HELP}
     taught = [
@@ -27,6 +27,7 @@ def test_every_example_of_the_documentation_and_the_help_pages_prints_what_is_sh
         for name, page in pages.items()
         if name not in own
         for line in page.split("for example:\n")[1].split("\n\n")[0].splitlines()
+        if f"siglip {name} photos" not in line
     ]
     assert len(taught) >= 3 * (len(COMMANDS) - len(own))
     printed = run_examples(documented + taught, tmp_path)

@@ -7,7 +7,7 @@ from typing import Unpack, cast
 from siglip.errors import CheckpointError, DownloadError
 from siglip.files import settle
 from siglip.pretrained import HubOptions, StrPath, accepted
-from siglip.releases import BUILT_IN, RELEASES, check_model_name
+from siglip.releases import BUILT_IN, BUILT_IN_WRITER, RELEASES, check_model_name
 
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 PREPARATION_FILES = (
@@ -27,7 +27,7 @@ MODEL_FILES = (*CONFIG_FILES, *_WEIGHTS)
 def resolve(
     source: StrPath, *, files: Sequence[str] = PREPARATION_FILES + MODEL_FILES, **hub: Unpack[HubOptions]
 ) -> Path:
-    """The folder or file that `source` means: "nano", a path that exists, or a hub name "owner/name".
+    """The folder or file that `source` means: "nano" or "nano-caption", a path that exists, or a hub name "owner/name".
 
     Of a hub repository only `files` are fetched, into the hub's own cache. A folder whose last save was interrupted is
     put in order. Raises CheckpointError for a source that is none of the three, DownloadError if the hub has no such
@@ -35,8 +35,8 @@ def resolve(
     """
     hub = cast("HubOptions", accepted(hub, f"loading {source}"))
     name = str(source)
-    if name == BUILT_IN:
-        return Path(__file__).parents[1] / "assets" / BUILT_IN
+    if name in (BUILT_IN, BUILT_IN_WRITER):
+        return Path(__file__).parents[1] / "assets" / name
     path = Path(source).expanduser()
     if name and path.exists():
         path = _model_of_run(path)

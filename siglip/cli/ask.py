@@ -1,12 +1,15 @@
 """Ask one question of each picture.
 
-The model is a PaliGemma. It answers freely, and the probability is that of the
-whole answer; or it chooses among --answers, whose probabilities add up to 1.
+The model is a PaliGemma; the built-in nano-caption knows questions such as
+"what is this?" and "is this a bird?", and is often wrong. It answers freely,
+and the probability is that of the whole answer; or it chooses among --answers,
+whose probabilities add up to 1.
 
 for example:
-  siglip ask photo.jpg "what is it?" --model google/paligemma2-3b-mix-224
-  siglip ask photos "is it raining?" --answers yes no --model my-captioner
-  siglip ask photos "how many people?" --jsonl --model my-captioner
+  siglip ask samples "what is this?"
+  siglip ask samples "is this an animal?" --answers yes no --jsonl
+  siglip ask samples/pig.png "is this a pig?" --answers yes no
+  siglip ask photos "how many people?" --model google/paligemma2-3b-mix-224
 """
 
 import argparse
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip ask IMAGES... QUESTION --model MODEL [...]"
+    parser.usage = "siglip ask IMAGES... QUESTION [--model MODEL] [...]"
     inputs.add_image_arguments(parser)
     parser.add_argument("--answers", nargs="+", type=inputs.text, metavar="A", help="choose among these")
     writing.add_arguments(parser)

@@ -1,18 +1,20 @@
 """Say in words what is in each picture.
 
-The model is a PaliGemma, which writes; a SigLIP model compares and cannot.
-The probability is that of the whole text. With --rerank a SigLIP model orders
-the likeliest text and several drawn ones by how well they fit the picture.
+The model is a PaliGemma, which writes; a SigLIP model compares and cannot. The
+built-in nano-caption names clip art and emoji, and is often wrong. The
+probability is that of the whole text. With --rerank a SigLIP model orders the
+likeliest text and several drawn ones by how well they fit the picture.
 
 With --write captions go into files beside the pictures: photo.txt,
 photo.jpg.xmp (dc:description, which photo managers read), or one captions.jsonl
 a folder. Files that are there stay as they are, unless --overwrite is given.
 
 for example:
-  siglip caption photo.jpg --model google/paligemma2-3b-mix-224
-  siglip caption photos --model my-captioner --beams 3 --sheet sheet.png
-  siglip caption photos --model my-captioner --write xmp
-  siglip caption photos --model my-captioner --rerank nano --samples 9 --json
+  siglip caption samples
+  siglip caption samples/pig.png samples/ladybug.png --beams 3 --jsonl
+  siglip caption samples/strawberry.png --rerank nano --samples 9 --json
+  siglip caption samples --sheet sheet.png
+  siglip caption photos --model google/paligemma2-3b-mix-224 --write xmp
 """
 
 import argparse
@@ -46,7 +48,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "siglip caption IMAGES... --model MODEL [...]"
+    parser.usage = "siglip caption IMAGES... [--model MODEL] [...]"
     inputs.add_image_arguments(parser)
     parser.add_argument("--prompt", type=inputs.text, default="caption en", help="(default: 'caption en')")
     writing.add_arguments(parser)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "siglip detect IMAGES... THINGS --model MODEL [...]"
     inputs.add_image_arguments(parser)
-    writing.add_arguments(parser)
+    writing.add_arguments(parser, built_in=None)
     parser.set_defaults(max_tokens=128)
     sheet.add_argument(parser)
     output.add_form_arguments(parser)

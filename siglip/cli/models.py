@@ -1,4 +1,4 @@
-"""List the built-in model and the published checkpoints.
+"""List the built-in models and the published checkpoints.
 
 SigLIP and SigLIP 2 compare pictures with texts; PaliGemma writes captions and
 answers, and has neither vectors nor an accuracy here.
@@ -25,7 +25,8 @@ from typing import Any
 import siglip
 from siglip.cli import output
 from siglip.config import SiglipConfig
-from siglip.releases import PALIGEMMA_RELEASES, RELEASES, PaliGemmaRelease, Release
+from siglip.config_paligemma import PaliGemmaConfig
+from siglip.releases import BUILT_IN, BUILT_IN_WRITER, PALIGEMMA_RELEASES, RELEASES, PaliGemmaRelease, Release
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,7 @@ _HEADINGS = {
 
 
 def run(arguments: argparse.Namespace) -> int:
-    records = [_built_in(), *map(release_facts, [*RELEASES, *PALIGEMMA_RELEASES])]
+    records = [_built_in(BUILT_IN), _built_in(BUILT_IN_WRITER), *map(release_facts, [*RELEASES, *PALIGEMMA_RELEASES])]
     rows = [[_cell(record[key]) for key in _HEADINGS] for record in records]
     columns = [
         output.Column(heading, [row[place] for row in rows], right=place > 0)
@@ -91,16 +92,17 @@ def release_facts(release: Release | PaliGemmaRelease) -> dict[str, Any]:
     }
 
 
-def _built_in() -> dict[str, Any]:
-    folder = Path(siglip.__file__).parent / "assets" / "nano"
-    config = SiglipConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+def _built_in(name: str) -> dict[str, Any]:
+    folder = Path(siglip.__file__).parent / "assets" / name
+    kind = PaliGemmaConfig if name == BUILT_IN_WRITER else SiglipConfig
+    config = kind.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     return {
-        "model": "nano",
+        "model": name,
         "parameters_millions": round(_parameters(folder / "model.safetensors") / 1e6, 2),
         "image_size": config.vision_config.image_size,
         "patch_size": config.vision_config.patch_size,
         "context_length": config.text_config.max_position_embeddings,
-        "embedding_size": config.text_config.embedding_size,
+        "embedding_size": config.text_config.embedding_size if isinstance(config, SiglipConfig) else None,
         "imagenet_top1": None,
         "vocab_size": config.text_config.vocab_size,
         "supported": True,

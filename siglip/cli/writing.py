@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from siglip.cli import inputs
 from siglip.cli.output import progress
 from siglip.errors import Failure
-from siglip.releases import check_model_name
+from siglip.releases import BUILT_IN_WRITER, check_model_name
 
 if TYPE_CHECKING:
     from siglip.captioner import Captioner
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model` and how to run it, and how its text is chosen."""
+def add_arguments(parser: argparse.ArgumentParser, *, built_in: str | None = BUILT_IN_WRITER) -> None:
+    """`--model` and how to run it, and how its text is chosen; without `built_in` a model must be named."""
     parser.add_argument(
         "--beams", type=inputs.positive, default=1, metavar="N", help="search with N beams (default: 1)"
     )
@@ -28,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        required=True,
-        help="a PaliGemma: a folder, a big_vision .npz, or a hub name such as google/paligemma2-3b-mix-224",
+        required=built_in is None,
+        default=built_in,
+        help="a PaliGemma: a folder, a big_vision .npz, or a hub name such as google/paligemma2-3b-mix-224"
+        f"{'' if built_in is None else f' (default: {built_in}, which is built in)'}",
     )
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the first GPU, else the CPU)")
     group.add_argument(

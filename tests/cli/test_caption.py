@@ -140,12 +140,29 @@ def test_boxes_are_framed_on_the_sheet(photos: Path) -> None:
     assert rows.max() - rows.min() == pytest.approx(100 * 192 / 400, abs=2)
 
 
+def test_without_a_model_the_built_in_one_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    """It knows a strawberry that it has not seen, asked or not."""
+    strawberry = str(ROOT / "samples" / "strawberry.png")
+    assert main(["caption", strawberry, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model"] == "nano-caption"
+    assert document["images"][0]["caption"] == "strawberry"
+    assert main(["ask", strawberry, "what is this?", "--jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out)["answers"][0]["answer"] == "strawberry"
+
+
+def test_the_built_in_captioner_is_small() -> None:
+    folder = ROOT / "siglip" / "assets" / "nano-caption"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 15_000_000
+    assert (folder / "MODEL_CARD.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["caption", "pig.png", "--model", "nano"], "captions and answers need a PaliGemma"),
         (["caption", "pig.png", "--model", "no-such-folder"], "no model 'no-such-folder'"),
-        (["caption", "pig.png"], "--model"),
+        (["detect", "pig.png", "pig"], "--model"),
         (["caption", "pig.png", "--model", "MODEL", "--seed", "3"], "give --rerank too"),
         (["caption", "pig.png", "--model", "MODEL", "--rerank", "nano", "--beams", "2"], "give one of the two"),
         (["caption", "pig.png", "--model", "MODEL", "--rerank", "nan"], "did you mean 'nano'"),

@@ -3,27 +3,34 @@ from pathlib import Path
 
 import pytest
 
-from siglip import SiglipModel
+from siglip import PaliGemmaForConditionalGeneration, SiglipModel
 from siglip.cli.main import main
 from siglip.releases import PALIGEMMA_RELEASES, RELEASES
 from tests.captioners import captioner
 from tests.conftest import ROOT
 
 
-def test_the_table_holds_the_built_in_model_and_every_release(capsys: pytest.CaptureFixture[str]):
+def test_the_table_holds_the_built_in_models_and_every_release(capsys: pytest.CaptureFixture[str]):
     assert main(["models"]) == 0
     heading, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert heading == ["model", "size", "px", "patch", "ctx", "dim", "top1"]
-    assert [row[0] for row in rows] == ["nano", *(release.name for release in (*RELEASES, *PALIGEMMA_RELEASES))]
+    assert [row[0] for row in rows] == [
+        "nano",
+        "nano-caption",
+        *(release.name for release in (*RELEASES, *PALIGEMMA_RELEASES)),
+    ]
     assert ["google/siglip-so400m-patch14-224", "877.4", "224", "14", "16", "1152", "82.2"] in rows
     assert ["google/siglip2-giant-opt-patch16-384", "1872", "384", "16", "64", "1536", "85.0"] in rows
     assert ["google/paligemma2-10b-pt-448", "9663", "448", "14", "8192", "-", "-"] in rows
     assert ["google/siglip2-base-patch16-naflex", "375.2", "-", "16", "64", "768", "78.5"] in rows
 
 
-def test_the_built_in_model_is_described_from_its_own_files(capsys: pytest.CaptureFixture[str]):
+def test_the_built_in_models_are_described_from_their_own_files(capsys: pytest.CaptureFixture[str]):
     assert main(["models", "--json"]) == 0
-    nano = json.loads(capsys.readouterr().out)["models"][0]
+    nano, writer = json.loads(capsys.readouterr().out)["models"][:2]
+    captioner = PaliGemmaForConditionalGeneration.from_pretrained("nano-caption")
+    assert writer["parameters_millions"] == pytest.approx(captioner.num_parameters() / 1e6, abs=0.005)
+    assert writer["context_length"] == captioner.config.text_config.max_position_embeddings
     model = SiglipModel.from_pretrained("nano")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert nano["parameters_millions"] == pytest.approx(parameters / 1e6, abs=0.005)

@@ -19,6 +19,7 @@ from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.decoder import GemmaDecoder
 from siglip.processing import PaliGemmaProcessor
 from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig, train
+from siglip.training.estimate import estimate
 from siglip.training.tasks import build
 from tests.training.conftest import COLOURS, batches, learner_of, losses, metrics, square, steps_of
 from tests.training.test_resume import check_same_run, stop_at
@@ -188,6 +189,15 @@ def test_a_locked_towers_patch_tokens_are_kept(rows: Path, tmp_path: Path) -> No
     assert losses(tmp_path / "runs" / "cached") == pytest.approx(losses(tmp_path / "runs" / "running"), rel=2e-3)
     (file,) = (tmp_path / "runs" / "image-embeds").iterdir()
     assert file.stat().st_size == 36 * (4 * 16 * 2 + 1)
+
+
+def test_a_dry_run_counts_what_would_learn(rows: Path) -> None:
+    config = writing_run(rows, trainable="text")
+    tower = writer_of(config)[0].vision_tower
+    facts = estimate(config)
+    assert facts["locked_parameters"] == sum(weight.numel() for weight in tower.parameters())
+    assert set(facts["groups"]) == {"head kernels", "head rest", "text kernels", "text rest"}
+    assert facts["time"]["step_s"] > 0 and facts["memory_bytes"]["activations"] > 0
 
 
 def test_a_stopped_run_ends_with_the_same_weights(rows: Path, tmp_path: Path) -> None:

@@ -174,12 +174,14 @@ def test_a_classifier_of_a_whole_model_starts_with_a_zero_head_for_the_given_lab
     assert SiglipForImageClassification.from_pretrained(folder).config.num_labels == 2
 
 
-def test_labels_replace_the_head_of_a_stored_classifier(folder: Path, tmp_path: Path) -> None:
+def test_other_labels_replace_the_head_of_a_stored_classifier(folder: Path, tmp_path: Path) -> None:
     stored = perturb(SiglipForImageClassification.from_pretrained(folder, labels=["cat", "dog"]))
     stored.save_pretrained(tmp_path / "classifier")
     kept = SiglipForImageClassification.from_pretrained(tmp_path / "classifier")
-    fresh = SiglipForImageClassification.from_pretrained(tmp_path / "classifier", labels=["cat", "dog"])
+    same = SiglipForImageClassification.from_pretrained(tmp_path / "classifier", labels=["cat", "dog"])
+    fresh = SiglipForImageClassification.from_pretrained(tmp_path / "classifier", labels=["cat", "bird"])
     assert torch.equal(kept.classifier.weight, stored.classifier.weight)
+    assert torch.equal(same.classifier.weight, stored.classifier.weight)
     assert not fresh.classifier.weight.any()
 
 

@@ -59,6 +59,6 @@ def test_a_bar_counts_on_the_terminal_while_results_go_elsewhere(tmp_path: Path,
 
 def test_the_table_of_models_fits_eighty_columns_unclipped(tmp_path: Path):
     lines = _seen(tmp_path, ["models"], columns=80)
-    assert len(lines) == 2 + len(RELEASES) + len(PALIGEMMA_RELEASES)  # a heading, and the built-in model
+    assert len(lines) == 3 + len(RELEASES) + len(PALIGEMMA_RELEASES)  # a heading, and the two built-in models
     assert not any("..." in line for line in lines)
     assert all(len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) <= 80 for line in lines)

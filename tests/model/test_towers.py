@@ -229,4 +229,4 @@ def test_outputs_open_by_name_and_by_position(tiny_model: SiglipModel) -> None:
     output = tiny_model(*inputs(tiny_model.config, 2))
     assert output.loss is None
     assert output[0] is output["logits_per_image"] is output.logits_per_image
-    assert len(output.to_tuple()) == 4
+    assert len(output.to_tuple()) == 6  # the outputs of the two towers are the last, as in transformers

@@ -87,7 +87,7 @@ def test_rows_of_files_that_are_gone_or_changed_are_counted_and_told(photos: Pat
         report = two.import_vectors(tmp_path / "out")
         assert (report.added, report.missing, report.changed) == (10, 1, 1)
         assert len(report.notes) == 2
-        assert any(str(photos / "a" / "03.png") in note and "changed after" in note for note in report.notes)
+        assert any("03.png" in note and "changed after" in note for note in report.notes)
         assert two.status().files == 10
 
 

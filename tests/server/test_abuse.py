@@ -1,6 +1,7 @@
 """Strangers, floods, bombs and signals: nothing crashes, the right code comes back, what was taken on is answered."""
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -314,9 +315,11 @@ def test_whoever_watches_is_told_before_the_door_closes_and_a_second_signal_ends
         assert found
 
         def asked(path: str, body: bytes | None = None) -> int:
-            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
-            connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
-            return connection.getresponse().status
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)) as connection:
+                connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
+                with connection.getresponse() as answer:
+                    answer.read()
+                    return answer.status
 
         assert asked("/readyz") == 200
         process.send_signal(signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def phosphor(package: Path) -> Iterator[Pair]:
     for name, categories, tags in listed.findall((package / "dist" / "index.mjs").read_text()):
         if "BRAND" not in categories and not name.endswith("-logo"):
             drawing = package / "assets" / "duotone" / f"{name}-duotone.svg"
-            yield _icon(name, re.findall(r'"([^"*]+)"', tags), drawing)
+            yield _icon(name, [tag for tag in re.findall('"([^"]+)"', tags) if not tag.startswith("*")], drawing)
 
 
 def mdi(package: Path) -> Iterator[Pair]:
@@ -99,10 +99,11 @@ def flags(package: Path) -> Iterator[Pair]:
         yield Pair(id=country["code"], drawing=package / country["flag_4x3"], captions=captions)
 
 
-def _icon(name: str, tags: Iterable[str], drawing: str | Path, spoken: str = "") -> Pair:
+def _icon(name: str, tags: Sequence[str], drawing: str | Path, spoken: str = "") -> Pair:
     """`spoken` is what the icon is called, if not by its `name`."""
     spoken = spoken or words(name)
-    return Pair(id=name, drawing=drawing, captions=(with_tags(spoken, tags, 3), spoken, f"{spoken} icon"))
+    captions = (with_tags(spoken, tags, 3), spoken, f"{spoken} icon", with_tags(spoken, tags[3:], 3))
+    return Pair(id=name, drawing=drawing, captions=captions)
 
 
 def drawings_of(package: Path) -> dict[str, str]:

@@ -224,6 +224,19 @@ def test_an_icon_set_is_drawn_black_on_white(tmp_path: Path) -> None:
     assert sample.facts["captions"] == ["half full", "half full icon"]
 
 
+def test_the_tags_of_an_icon_go_into_two_captions_without_notes_of_its_makers(tmp_path: Path) -> None:
+    (tmp_path / "dist").mkdir()
+    listed = '{ name: "speaker-high", categories: [e.MEDIA], tags: ["*updated*", "music", "audio", "volume", "sound"] }'
+    (tmp_path / "dist" / "index.mjs").write_text(listed)
+    (icon,) = icons.phosphor(tmp_path)
+    assert icon.captions == (
+        "speaker high, music, audio, volume",
+        "speaker high",
+        "speaker high icon",
+        "speaker high, sound",
+    )
+
+
 def test_of_equal_pictures_the_one_with_the_shortest_caption_stays(tmp_path: Path) -> None:
     flags = (a_pair("BV", square("red"), "flag of Bouvet Island"), a_pair("NO", square("red"), "flag of Norway"))
     samples = staged(tmp_path, "flags", *flags, a_pair("TD", square("blue"), "flag of Chad"))

@@ -529,10 +529,10 @@ def test_it_loads_a_folder_and_the_built_in_model(
     loaded = Embedder.from_pretrained(tmp_path, device="cpu", dtype="float32")
     assert loaded.fingerprint == embedder.fingerprint
     np.testing.assert_allclose(loaded.embed_texts(["a"]), embedder.embed_texts(["a"]), atol=1e-6)
-    nano = Embedder.from_pretrained("nano", device="cpu")
-    teapot, penguin = (ROOT / "samples" / name for name in ("teapot.png", "penguin.png"))
-    images: Embeddings = nano.embed_images([teapot, penguin])
-    scores = nano.logits(images.vectors, nano.embed_texts(["a teapot", "a penguin"]).vectors)
+    nano = Embedder.from_pretrained("nano", device="cpu", dtype="float32")
+    bicycle, strawberry = (ROOT / "samples" / name for name in ("bicycle.png", "strawberry.png"))
+    images: Embeddings = nano.embed_images([bicycle, strawberry])
+    scores = nano.logits(images.vectors, nano.embed_texts(["a bicycle", "a strawberry"]).vectors)
     assert scores.argmax(axis=0).tolist() == [0, 1]
 
 

@@ -53,10 +53,15 @@ Timings = dict[str, list[Timing]]
 
 def arguments(docstring: str | None, argv: list[str] | None, prog: str | None = None) -> argparse.Namespace:
     """The options every benchmark has."""
+    return parser_of(docstring, prog).parse_args(argv)
+
+
+def parser_of(docstring: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """What reads these options, for a benchmark that has more."""
     parser = argparse.ArgumentParser(prog, None, docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, help="how often each contestant has its turn")
-    return parser.parse_args(argv)
+    return parser
 
 
 def race(contestants: Mapping[str, Contestant], *, rounds: int, warm_up: bool = True) -> Timings:
@@ -102,7 +107,8 @@ def publish(question: str, rows: list[Row], facts: dict[str, Any], *, quick: boo
     """Print the table for people on stderr and everything as JSON on stdout."""
     say = sys.stderr.write
     say(f"\n{question}{' (--quick: figures mean nothing)' if quick else ''}\n")
-    say(f"{'':34} {'peer':>10} {'ours':>10} {'peer/ours':>10} {'best':>7} {'cpu':>7} {'goal':>6}\n")
+    if rows:
+        say(f"{'':34} {'peer':>10} {'ours':>10} {'peer/ours':>10} {'best':>7} {'cpu':>7} {'goal':>6}\n")
     for row in rows:
         verdict = {True: "reached", False: "NOT reached", None: ""}[None if quick else row.met]
         goal = "" if row.goal is None else f"{row.goal:.2f}"

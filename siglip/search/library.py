@@ -329,14 +329,16 @@ class Library:
         terms = parse_query(query, like=[*map(str, like)], not_like=[*map(str, not_like)])
         vector = self.query_vector(terms)
         hits = self.searcher.hits(vector, top * page, where=condition, least=min_probability)[top * (page - 1) :]
-        hits = self.judged(hits, terms)
+        hits = self.judged(hits, terms, vector)
         return by_date(hits) if sort == "date" else hits
 
-    def judged(self, hits: Sequence[Hit], terms: Sequence[Term]) -> list[Hit]:
+    def judged(self, hits: Sequence[Hit], terms: Sequence[Term], vector: Float32[np.ndarray, " dim"]) -> list[Hit]:
         """The hits of a query with their confidence, which is known where the query is one text alone."""
         alone = len(terms) == 1 and terms[0].text is not None and terms[0].weight > 0
         null = absence(self.catalogue, self.space) if alone else None
-        return [replace(hit, confidence=null.confidence(hit.score)) for hit in hits] if null is not None else [*hits]
+        if null is None:
+            return [*hits]
+        return [replace(hit, confidence=null.confidence(hit.score, vector)) for hit in hits]
 
     def similar(
         self, picture: StrPath, *, where: str | None = None, top: int = 20, min_probability: float = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from siglip.search.catalogue import Catalogue, Space, image_seal, seal
 from siglip.search.encoder import Encoder
-from siglip.search.null import Null, fit_null, names_of_things, nearest_cosines
+from siglip.search.null import Gumbel, Null, fit_null, names_of_things
 from siglip.search.searching import Searcher, codes_file
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import (
@@ -242,13 +242,15 @@ def measure_absence(catalogue: Catalogue, encoder: Encoder) -> None:
     vectors = encoder.texts(searcher, names)
     array = searcher.state()[1].array
     blocks = (array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE))
-    null = fit_null(nearest_cosines(np.stack([vectors[name] for name in names]), blocks))
+    null = fit_null(np.stack([vectors[name] for name in names]), blocks)
     if null is not None:
         with catalogue.writing():
-            catalogue.set_meta(f"absence-{space.id}", json.dumps({**asdict(null), "rows": space.rows}))
+            catalogue.set_meta(f"null-{space.id}", json.dumps({**asdict(null), "rows": space.rows}))
 
 
 def absence(catalogue: Catalogue, space: Space, *, least_rows: int = 0) -> Null | None:
     """What was measured, None if it was not, or when the space had fewer rows."""
-    values = json.loads(catalogue.meta(f"absence-{space.id}") or "{}")
-    return Null(**values) if values.pop("rows", -1) >= least_rows else None
+    values = json.loads(catalogue.meta(f"null-{space.id}") or "{}")
+    if values.pop("rows", -1) < least_rows:
+        return None
+    return Null(Gumbel(**values["nearest"]), Gumbel(**values["beyond"]), values["slope"], tuple(values["centre"]))

@@ -127,7 +127,7 @@ class Finding:
     def _nearest(self, body: SearchRequest, terms: list[Term], vector: np.ndarray, condition: Any) -> list[Hit]:
         count = body.top * body.page
         hits = self.library.searcher.hits(vector, count, where=condition, least=body.min_probability)
-        hits = self.library.judged(hits[body.top * (body.page - 1) :], terms)
+        hits = self.library.judged(hits[body.top * (body.page - 1) :], terms, vector)
         return by_date(hits) if body.sort == "date" else hits
 
     def _duplicates(self, exact: bool) -> list[Duplicates]:

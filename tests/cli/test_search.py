@@ -66,7 +66,9 @@ def test_hits_that_are_not_sure_are_counted_and_shown_on_request(shelf: Path, ca
         best, second, *_ = library.search("a beagle")
         for location, code in (((best.score + second.score) / 2 - 3.49 * 1e-4, 0), (1.0, 1)):
             with library.catalogue.writing():
-                library.catalogue.set_meta("absence-1", json.dumps({"location": location, "scale": 1e-4, "rows": 16}))
+                absent = {"nearest": {"location": location, "scale": 1e-4}, "beyond": {"location": -1.0, "scale": 1e-4}}
+                values = {**absent, "slope": 0.0, "centre": [0.0] * library.space.dim, "rows": 16}
+                library.catalogue.set_meta("null-1", json.dumps(values))
             capsys.readouterr()
             assert main(["search", "a beagle", "--top", "5", "--paths"]) == code
             printed = capsys.readouterr()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from siglip.search import Library
-from siglip.search.null import SURE, Null, everyday_words, fit_null, names_of_things, nearest_cosines
+from siglip.search.null import SURE, Gumbel, Null, everyday_words, fit_gumbel, fit_null, measure, names_of_things
 from tests.search.conftest import CountingEmbedder
 
 
@@ -20,10 +20,10 @@ def test_the_words_are_a_thousand_different_ones_in_small_letters() -> None:
 
 def test_the_fit_finds_the_distribution_that_the_numbers_were_drawn_from() -> None:
     drawn = np.random.default_rng(0).gumbel(0.1, 0.02, 200_000)
-    found = fit_null(drawn)
+    found = fit_gumbel(drawn)
     assert found is not None
     assert (found.location, found.scale) == pytest.approx((0.1, 0.02), rel=0.01)
-    assert np.mean([found.confidence(x) > 0.95 for x in drawn[:20_000]]) == pytest.approx(0.05, abs=0.005)
+    assert np.mean([found.share_below(x) > 0.95 for x in drawn[:20_000]]) == pytest.approx(0.05, abs=0.005)
 
 
 def test_things_that_are_there_do_not_move_the_fit() -> None:
@@ -32,32 +32,63 @@ def test_things_that_are_there_do_not_move_the_fit() -> None:
     for there in (400, 900):
         present = drawn.copy()
         present[-there:] += 0.5
-        found, undisturbed = fit_null(present), fit_null(drawn)
+        found, undisturbed = fit_gumbel(present), fit_gumbel(drawn)
         assert found is not None
         assert undisturbed is not None
         assert (found.location, found.scale) == pytest.approx((undisturbed.location, undisturbed.scale), rel=0.05)
 
 
-def test_confidence_is_the_distribution_function() -> None:
-    null = Null(location=0.2, scale=0.05)
-    assert null.confidence(0.2) == pytest.approx(math.exp(-1))
-    assert null.confidence(0.3) == pytest.approx(math.exp(-math.exp(-2)))
-    assert null.confidence(-1e9) == 0.0
-    assert null.confidence(1.0) == pytest.approx(1.0, abs=1e-6)
+def test_confidence_is_the_lower_one_of_two_distribution_functions() -> None:
+    """By hand: the text's cosine with the mean of the library is 0.3, half of which counts."""
+    text = np.array([0.6, 0.8], np.float32)
+    null = Null(Gumbel(0.2, 0.05), Gumbel(0.1, 0.05), slope=0.5, centre=(0.5, 0.0))
+    assert null.confidence(0.2, -text) == pytest.approx(math.exp(-1))
+    assert null.confidence(0.3, text) == pytest.approx(math.exp(-math.exp(-(0.3 - 0.15 - 0.1) / 0.05)))
+    assert null.confidence(0.3, -text) == pytest.approx(math.exp(-math.exp(-2)))
+    assert null.confidence(-1e9, text) == 0.0
+    assert null.confidence(1.0, text) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_too_few_numbers_or_equal_ones_tell_nothing() -> None:
-    assert fit_null(np.linspace(0, 1, 49)) is None
-    assert fit_null(np.full(1000, 0.3)) is None
+    assert fit_gumbel(np.linspace(0, 1, 49)) is None
+    assert fit_gumbel(np.full(1000, 0.3)) is None
+    assert fit_null(np.ones((1000, 1), np.float32), []) is None
 
 
-def test_the_nearest_cosine_of_each_word_is_that_over_all_blocks() -> None:
+def test_nearest_cosines_and_the_mean_are_those_over_all_blocks() -> None:
     generator = np.random.default_rng(0)
     words, rows = (generator.normal(size=(count, 8)).astype(np.float32) for count in (5, 23))
-    np.testing.assert_allclose(
-        nearest_cosines(words, (rows[start : start + 7] for start in range(0, 23, 7))), (words @ rows.T).max(axis=1)
+    best, mean = measure(words, (rows[start : start + 7] for start in range(0, 23, 7)))
+    np.testing.assert_allclose(best, (words @ rows.T).max(axis=1))
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-5)
+    best, mean = measure(words, [])
+    assert (best.tolist(), mean.tolist()) == ([-1.0] * 5, [0.0] * 8)
+
+
+def test_in_a_collection_of_one_subject_an_absent_name_of_it_is_no_find() -> None:
+    """Names lie at any angle to the subject; the pictures all lie near it. A name that is no nearer than its angle
+    foretells is absent, however near it is; a picture that lies nearer is a find."""
+    generator = np.random.default_rng(0)
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+    subject = unit(generator.normal(size=64))
+    pictures = unit(subject + 0.6 * unit(generator.normal(size=(300, 64))))
+    # one name in fifty is of the subject, as are all that are asked for
+    leaning = np.where(np.arange(1000) % 50 == 0, 0.8, generator.uniform(-0.3, 0.3, 1000))[:, None]
+    null = fit_null(unit(leaning * subject + unit(generator.normal(size=(1000, 64)))), [pictures])
+    assert null is not None
+    absent = unit(0.8 * subject + unit(generator.normal(size=(200, 64))))
+    nearest = (absent @ pictures.T).max(axis=1)
+    assert np.mean([null.nearest.share_below(float(cosine)) >= SURE for cosine in nearest]) > 0.5
+    assert (
+        np.mean([null.confidence(float(cosine), text) >= SURE for cosine, text in zip(nearest, absent, strict=True)])
+        < 0.05
     )
-    assert nearest_cosines(words, []).tolist() == [-1.0] * 5
+    present = unit(pictures[:20] - 0.5 * subject + 0.3 * unit(generator.normal(size=(20, 64))))
+    nearest = (present @ pictures.T).max(axis=1)
+    assert all(null.confidence(float(cosine), text) >= SURE for cosine, text in zip(nearest, present, strict=True))
 
 
 def test_a_library_says_how_sure_its_hits_are(photos: Path, tmp_path: Path, embedder: CountingEmbedder) -> None:
@@ -66,10 +97,11 @@ def test_a_library_says_how_sure_its_hits_are(photos: Path, tmp_path: Path, embe
         library.index([photos])
         pictures = embedder.embed_images(sorted(photos.rglob("*.png"))).vectors
         names = embedder.embed_texts(names_of_things()).vectors
-        null = fit_null((names @ pictures.T).max(axis=1))
+        null = fit_null(names, [pictures])
         assert null is not None
+        (dog,) = embedder.embed_texts(["dog"]).vectors
         for hit in library.search("dog"):
-            assert hit.confidence == pytest.approx(null.confidence(hit.score), abs=2e-2)
+            assert hit.confidence == pytest.approx(null.confidence(hit.score, dog), abs=2e-2)
             assert hit.sure == (hit.confidence is not None and hit.confidence >= SURE)
         others = library.search("dog - cat") + library.search("- cat") + library.similar(photos / "a" / "00.png")
         assert all(hit.confidence is None and hit.sure for hit in others)
@@ -81,6 +113,6 @@ def test_a_library_says_how_sure_its_hits_are(photos: Path, tmp_path: Path, embe
 def test_names_of_drawings_that_are_not_there_are_seldom_a_find() -> None:
     """Of a hundred absent names, five at most may pass; here the maxima of absence are drawn, half of them to judge."""
     drawn = np.random.default_rng(3).gumbel(0.3, 0.06, 20_000)
-    null = fit_null(drawn[:1000])
+    null = fit_gumbel(drawn[:1000])
     assert null is not None
-    assert np.mean([null.confidence(x) >= SURE for x in drawn[1000:]]) < 0.05
+    assert np.mean([null.share_below(x) >= SURE for x in drawn[1000:]]) < 0.05

@@ -215,6 +215,11 @@ class Catalogue:
             found += self.rows(statement.replace("KEYS", f"({marks})"), [*values, *block])
         return found
 
+    def version(self) -> tuple[int, int]:
+        """Another one after every change, whoever made it; within `reading` that of what is read."""
+        with self.lock:
+            return self.rows("PRAGMA data_version")[0][0], self._db.total_changes
+
     def write(self, statement: str, many: Iterable[Sequence[Any]]) -> None:
         """One statement for each of many rows, within `writing`."""
         with self.lock, self._told():

@@ -51,6 +51,7 @@ class Searcher:
         self.notes: list[str] = []
         self._folder = catalogue.path.parent
         self._state: tuple[Space, Vectors] | None = None
+        self._filtered: tuple[object, Int64[np.ndarray, " rows"]] = (None, np.zeros(0, np.int64))
 
     def state(self) -> tuple[Space, Vectors]:
         """The space that answers and its vectors; raises LibraryError while there is none."""
@@ -94,13 +95,16 @@ class Searcher:
             self.notes.append(text)
 
     def rows_where(self, space: Space, where: Where) -> Int64[np.ndarray, " rows"]:
-        """Rows of pictures with a file for which the filter holds, ascending."""
-        found = self.catalogue.rows(
-            "SELECT DISTINCT v.row FROM file f JOIN image i ON i.digest = f.digest "
-            f"JOIN vector v ON v.image = i.id AND v.space = ? WHERE f.missing_since IS NULL AND ({where.sql})",
-            (space.id, *where.values),
-        )
-        return np.sort(np.fromiter((row[0] for row in found), np.int64, len(found)))
+        """Rows of pictures with a file for which the filter holds, ascending; kept until the catalogue changes."""
+        asked = space.id, where, self.catalogue.version()
+        if self._filtered[0] != asked:
+            found = self.catalogue.rows(
+                "SELECT DISTINCT v.row FROM file f JOIN image i ON i.digest = f.digest "
+                f"JOIN vector v ON v.image = i.id AND v.space = ? WHERE f.missing_since IS NULL AND ({where.sql})",
+                (space.id, *where.values),
+            )
+            self._filtered = asked, np.sort(np.fromiter((row[0] for row in found), np.int64, len(found)))
+        return self._filtered[1]
 
     def hits(
         self, query: Float32[np.ndarray, " dim"], count: int, *, where: Where | None = None, least: float = 0.0,

@@ -1,6 +1,6 @@
 """Unit vectors on disk: append-only rows of float16, and the rows nearest to a query. Knows the vector engine, alone.
 
-Up to EXACT_ROWS rows are compared one by one. Beyond, 4-bit codes of all rows are scanned (turbovec) and the best are
+Up to EXACT_ROWS rows are compared one by one. Of more, 4-bit codes of all rows are scanned (turbovec) and the best are
 compared exactly; text lies far from all pictures, so an index that visits a part of them would miss what a text asks
 for. Codes are derived: built from the rows, checked by a CRC when loaded, and done without where they are missing.
 """
@@ -19,6 +19,8 @@ from jaxtyping import Float16, Float32, Int64
 from siglip.files import replacing
 
 EXACT_ROWS = 20_000
+# so few rows left by a filter cost less one by one than a scan of all codes
+FEW_ROWS = 1_000
 RESCORED = 200
 _CHUNK_ROWS = 16_384
 _SAMPLE_ROWS = 4_096
@@ -93,7 +95,7 @@ class Vectors:
         With `among`, ascending row numbers, only these are considered.
         """
         considered = len(self) if among is None else len(among)
-        if self.codes is None or considered <= EXACT_ROWS:
+        if self.codes is None or considered <= FEW_ROWS:
             return self.exact(queries, count, among=among)
         return self._by_codes(self.codes, queries, count, among)
 

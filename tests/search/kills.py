@@ -39,6 +39,7 @@ def main(count: int, folder: Path) -> dict[str, object]:
     torch.set_num_threads(1)
     for module in (vectors, upkeep, searching):
         module.EXACT_ROWS = 30
+    vectors.FEW_ROWS = 30
     embedder = _Counting.from_pretrained("nano", device="cpu", dtype="float32", batch_size=BATCH)
     assert embedder.fingerprint
     rng = random.Random(count)

@@ -78,6 +78,7 @@ def test_a_damaged_file_gives_no_wrong_hit_and_is_mended_or_refused(
 def test_damaged_codes_are_not_used_and_made_anew(photos: Path, make: Make, monkeypatch: pytest.MonkeyPatch):
     for module in ("vectors", "upkeep", "searching"):
         monkeypatch.setattr(f"siglip.search.{module}.EXACT_ROWS", 5)
+    monkeypatch.setattr("siglip.search.vectors.FEW_ROWS", 5)
     with make() as library:
         library.index([photos])
         assert library.status().coded == 12

@@ -244,3 +244,19 @@ def test_a_folder_with_other_things_is_no_library(photos: Path, embedder: Counti
         Library.open(tmp_path / "l", model=embedder).index([tmp_path / "nowhere"])
     with pytest.raises(LibraryError, match="holds no library of pictures"):
         Library.open(tmp_path / "empty").search("x")
+
+
+def test_a_filter_asked_again_sees_what_changed_meanwhile(photos: Path, make: Make) -> None:
+    """Changed by another connection, and by this one."""
+    with make() as writer, make() as reader:
+        writer.index([photos])
+
+        def found() -> int:
+            return len(reader.search("blocks", where="width > 10", top=50))
+
+        assert (found(), found()) == (12, 12)
+        (photos / "a" / "00.png").unlink()
+        writer.index()
+        assert (found(), found()) == (11, 11)
+        reader.forget(photos / "b")
+        assert found() == 7

@@ -26,6 +26,7 @@ def brute(rows: np.ndarray, query: np.ndarray, count: int, among: np.ndarray | N
 def coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, Vectors]:
     """3,000 rows of which 2,500 have codes; codes are used from 100 rows on."""
     monkeypatch.setattr(module, "EXACT_ROWS", 100)
+    monkeypatch.setattr(module, "FEW_ROWS", 100)
     rows = unit(3000, 64, 0)
     append(tmp_path / "v.f16", 0, rows[:2500])
     _, crc = build_codes(Vectors(tmp_path / "v.f16", 64, 2500), tmp_path / "c.tv")

@@ -123,8 +123,20 @@ class Catalogue:
         if not create and not self.path.is_file():
             raise LibraryError(f"{folder} holds no library of pictures; make one with `siglip index FOLDER`")
         with self._told():
-            self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                self._address(), uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
             self._prepare(create)
+
+    def _address(self) -> str:
+        """SQLite makes a log beside the file; where it cannot and there is none, it must be told to do without.
+
+        What another user writes is then not seen until the catalogue is opened again.
+        """
+        address = self.path.absolute().as_uri()
+        log = self.path.with_name(f"{FILE_NAME}-wal")
+        written = log.exists() and log.stat().st_size > 0
+        return address if written or os.access(self.path.parent, os.W_OK) else f"{address}?immutable=1"
 
     def _prepare(self, create: bool) -> None:
         self._db.execute("PRAGMA cell_size_check = ON")

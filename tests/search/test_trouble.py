@@ -178,8 +178,11 @@ def test_what_may_not_be_read_or_written_is_told_and_loses_nothing(embedder: Cou
                 assert len(library.search("blocks")) == 4
 
         def closed_library() -> None:
-            with pytest.raises(LibraryError, match="check the folder's permissions"):
-                Library.open(place / "library", model=embedder)
+            """It answers, also what was never asked; indexing says what is wrong."""
+            with Library.open(place / "library", model=embedder) as library:
+                assert len(library.search("blocks")) == len(library.search("what was never asked")) == 4
+                with pytest.raises(PermissionError, match="lock"):
+                    library.index()
 
         (place / "photos" / "a").chmod(0)
         assert as_nobody(closed_pictures) == 0

@@ -25,16 +25,18 @@ COLOURS = {
     "red": (215, 35, 35),
     "green": (25, 150, 50),
     "blue": (40, 70, 215),
-    "yellow": (240, 215, 50),
+    "brown": (150, 85, 30),
     "black": (20, 20, 20),
-    "pink": (245, 150, 205),
+    "purple": (130, 40, 150),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
 KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 COUNTS = ("one", "two", "three", "four")
 # half the side of a thing, in pixels
-RADII = {"small": 4, "large": 7}
-PICTURES, HELD_OUT = 20_000, 500
+RADII = {"small": 5, "large": 7}
+# how far from the middle of its cell a thing may lie, in pixels
+SHIFT_PX = 1
+PICTURES, HELD_OUT = 30_000, 500
 
 
 class Thing(NamedTuple):
@@ -166,7 +168,7 @@ def _places(random: Random, sizes: list[str]) -> list[tuple[int, int]]:
             break
     places: list[tuple[int, int]] = []
     for size, (row, column) in zip(sizes, cells, strict=True):
-        room = CELL_PX // 2 - RADII[size] - 1
+        room = min(SHIFT_PX, CELL_PX // 2 - RADII[size] - 1)
         x, y = (CELL_PX * place + CELL_PX // 2 + random.randint(-room, room) for place in (column, row))
         places.append((x, y))
     return places

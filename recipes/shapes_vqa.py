@@ -20,16 +20,16 @@ def recipe() -> TrainConfig:
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
-        num_attention_heads=2,
+        num_attention_heads=4,
     )
     decoder = GemmaConfig(
         vocab_size=words + 2,
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
-        num_attention_heads=2,
+        num_attention_heads=4,
         num_key_value_heads=1,
-        head_dim=64,
+        head_dim=32,
         max_position_embeddings=64,
     )
     return TrainConfig(

@@ -10,7 +10,19 @@ from benchmarks.harness import Timing, compare, race
 
 
 @pytest.mark.parametrize(
-    "name", ["towers", "zero_shot", "folder", "cold_start", "train_step", "locked", "generation", "shapes", "absence"]
+    "name",
+    [
+        "towers",
+        "zero_shot",
+        "folder",
+        "cold_start",
+        "train_step",
+        "locked",
+        "generation",
+        "shapes",
+        "easy_vqa",
+        "absence",
+    ],
 )
 @pytest.mark.filterwarnings("ignore")  # the peer's
 def test_each_benchmark_prints_json_with_machine_versions_and_ratios(

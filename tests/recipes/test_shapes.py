@@ -15,8 +15,8 @@ def test_captions_say_what_is_there() -> None:
     assert shapes.caption([circle]) == "a small red circle"
     assert shapes.caption([square, circle]) == "a red circle left of a blue square"
     assert shapes.caption([circle, square._replace(x=8)]) == "a red circle above a blue square"
-    crosses = [Thing("pink", "cross", "large", 8 + 16 * place, 8) for place in range(3)]
-    assert shapes.caption(crosses) == "three large pink crosses"
+    crosses = [Thing("purple", "cross", "large", 8 + 16 * place, 8) for place in range(3)]
+    assert shapes.caption(crosses) == "three large purple crosses"
 
 
 @pytest.mark.parametrize("seed", range(20))

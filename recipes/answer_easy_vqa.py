@@ -53,10 +53,10 @@ def recipe() -> TrainConfig:
             workers=0,
         ),
         optimizer=OptimizerSpec(lr=2e-3, weight_decay=0.05, warmup_steps=100),
-        steps=1800,
+        steps=1200,
         batch_size=64,
         ema=0.99,
-        evaluate_every=1800,
+        evaluate_every=1200,
         log_every=100,
     )
 

@@ -158,14 +158,27 @@ def _print(form: output.Form, hits: "Sequence[Hit]", head: dict[str, Any]) -> No
         output.Column("probability", width=11),
         output.Column("score", width=6),
         output.Column("taken", [(hit.image.taken or "")[:10] for hit in hits]),
-        output.Column("path", [shown_path(hit.path) for hit in hits]),
+        output.Column("path", [_place(hit, form) for hit in hits]),
         output.Column("alike", [_folded(hit) for hit in hits]),
     ]
     report = output.Report(form, columns, key="hits", head=head)
     for hit in hits:
         row = ["" if hit.confidence is None else hit.confidence, hit.probability, hit.score]
-        report.add(record_of(hit), [[hit.rank, *row, (hit.image.taken or "")[:10], shown_path(hit.path), _folded(hit)]])
+        report.add(record_of(hit), [[hit.rank, *row, (hit.image.taken or "")[:10], _place(hit, form), _folded(hit)]])
     report.close()
+
+
+def _place(hit: "Hit", form: output.Form) -> str:
+    """The path, and for people the moment of a film."""
+    moment = _moment(hit) if form == "table" else ""
+    return f"{shown_path(hit.path)} {moment}" if moment else shown_path(hit.path)
+
+
+def _moment(hit: "Hit") -> str:
+    if hit.image.seconds is None:
+        return ""
+    minutes, seconds = divmod(int(hit.image.seconds), 60)
+    return f"at {minutes}:{seconds:02}"
 
 
 def _folded(hit: "Hit") -> str:
@@ -199,7 +212,7 @@ def _page(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file:
         lines = [] if hit.confidence is None else [f"confidence {output.shown(hit.confidence)}"]
         lines.append(f"score {output.shown(hit.score)}, probability {output.shown(hit.probability)}")
         facts = [f"{hit.image.width} x {hit.image.height}"] if hit.image.width else []
-        facts += [(hit.image.taken or "")[:10], _folded(hit)]
+        facts += [_moment(hit), (hit.image.taken or "")[:10], _folded(hit)]
         lines.append(", ".join(filter(None, facts)))
         cells.append(Cell(path=hit.path, thumb=picture(hit), lines=lines))
     asked = [str(head.get("query") or "")]

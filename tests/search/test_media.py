@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siglip.cli.main import main
 from siglip.errors import UnreadableImage
 from siglip.search import Library, media, walk
 from siglip.search.media import stills
@@ -146,6 +147,27 @@ def test_films_in_a_library_are_found_by_their_best_frame_and_known_again(
             assert embedder.pictures == 0
             assert other.similar(tmp_path / "blue.png")[0].image == library.similar(tmp_path / "blue.png")[0].image
         assert library.check() == ([], [])
+
+
+def test_a_terminal_and_a_page_show_the_moment_of_a_film_and_a_pipe_the_bare_path(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    file = film(tmp_path / "photos" / "x.mp4", [RED] * 3 + [WHITE] * 3 + [BLUE] * 3 + [GREEN] * 3)
+    with make() as library:
+        library.index([file.parent])
+        (hit,) = library.search("blocks")
+    assert hit.image.seconds is not None
+    page = tmp_path / "x.html"
+    words = ["search", "blocks", "--all", "--library", str(library.folder)]
+    assert main([*words, "--html", str(page)]) == 0
+    moment = f"at 0:{int(hit.image.seconds):02}"
+    assert str(file) in capsys.readouterr().out.split()
+    assert moment in page.read_text()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(words) == 0
+    assert f"{file} {moment}" in capsys.readouterr().out
 
 
 def test_broken_films_and_films_of_black_are_recorded_with_their_reason(tmp_path: Path, make: Make):

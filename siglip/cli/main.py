@@ -32,7 +32,7 @@ COMMANDS = {
     "map": "draw indexed pictures on a plane, like beside like",
     "library": "look after what was indexed",
     "explain": "draw where in a picture a text is seen",
-    "models": "list the built-in model and every published checkpoint",
+    "models": "list the built-in models and every published checkpoint",
     "info": "show what a model is made of",
     "convert": "rewrite a checkpoint in another format",
     "data": "look at training data, or pack it into shards",

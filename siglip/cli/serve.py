@@ -1,8 +1,8 @@
 """Answer other programs over HTTP, in the shape of the OpenAI API.
 
-Routes: embeddings, classify, score, rerank, explain, models, health, metrics,
-schema; with --captioner also caption and ask; with a LIBRARY, which `siglip
-index` made with the same model, also search, thumbnails and duplicates.
+Routes: embeddings, classify, score, rerank, explain, caption, ask, models,
+health, metrics, schema; with a LIBRARY, which `siglip index` made with the same
+model, also search, thumbnails and duplicates, and a page to look through it.
 
 Only this machine is answered unless --host says otherwise; then every request
 needs a key of --api-key-file, or --no-auth must be given. docs/serving.md shows
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
 from siglip.errors import InputError
-from siglip.releases import check_model_name
+from siglip.releases import BUILT_IN, BUILT_IN_WRITER, check_model_name
 
 if TYPE_CHECKING:
     from siglip.captioner import Captioner
@@ -52,7 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--captioner",
         metavar="MODEL",
-        help="the model that writes captions and answers, a PaliGemma as of `siglip caption` (default: none)",
+        help=f"the model that writes captions and answers, a PaliGemma, or none (default: {BUILT_IN_WRITER} beside "
+        f"{BUILT_IN}, none beside other models)",
     )
     # in lower precision a vector would depend a little on what else is asked at the same time
     inputs.add_model_arguments(parser, dtype="float32")
@@ -73,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             "everybody ask"
         )
     embedder = inputs.load_embedder(arguments)
-    captioner = None if arguments.captioner is None else (_captioner(arguments), arguments.captioner)
+    writer = arguments.captioner or (BUILT_IN_WRITER if arguments.model == BUILT_IN else "none")
+    captioner = None if writer == "none" else (_captioner(writer, arguments), writer)
     from siglip.server.app import Service
     from siglip.server.engine import Limits
     from siglip.server.fetching import Fetcher
@@ -108,11 +110,11 @@ def _library(folder: str, embedder: "Embedder") -> "Library":
     return library
 
 
-def _captioner(arguments: argparse.Namespace) -> "Captioner":
-    check_model_name(arguments.captioner)
+def _captioner(name: str, arguments: argparse.Namespace) -> "Captioner":
+    check_model_name(name)
     from siglip.captioner import Captioner
 
-    return Captioner.from_pretrained(arguments.captioner, device=arguments.device, dtype=arguments.dtype)
+    return Captioner.from_pretrained(name, device=arguments.device, dtype=arguments.dtype)
 
 
 def _port(word: str) -> int:

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     embedder = inputs.load_embedder(arguments)
     writer = arguments.captioner or (BUILT_IN_WRITER if arguments.model == BUILT_IN else "none")
-    captioner = None if writer == "none" else (_captioner(writer, arguments), writer)
+    captioner = None if writer == "none" else (_captioner(writer, arguments), _public(writer))
     from siglip.server.app import Service
     from siglip.server.engine import Limits
     from siglip.server.fetching import Fetcher
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     library = None if arguments.library is None else _library(arguments.library, embedder)
     service = Service(
         embedder,
-        arguments.model,
+        _public(arguments.model),
         keys=keys,
         names=arguments.name,
         library=library,
@@ -115,6 +115,11 @@ def _captioner(name: str, arguments: argparse.Namespace) -> "Captioner":
     from siglip.captioner import Captioner
 
     return Captioner.from_pretrained(name, device=arguments.device, dtype=arguments.dtype)
+
+
+def _public(name: str) -> str:
+    """What clients call a model: of a folder or file its last name, since where it lies is not their business."""
+    return Path(name).absolute().name if Path(name).exists() else name
 
 
 def _port(word: str) -> int:

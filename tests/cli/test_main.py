@@ -29,13 +29,13 @@ def test_what_needs_no_model_is_answered_without_torch_or_numpy(words: list[str]
         "heavy = {'torch', 'numpy', 'PIL', 'tqdm', 'huggingface_hub'} & {*sys.modules}; print(heavy, file=sys.stderr); "
         "sys.exit(len(heavy))"
     )
-    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=250)
     assert result.returncode == 0, result.stderr
 
 
 def test_importing_the_package_loads_no_torch():
     probe = "import sys, siglip; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", probe], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", probe], timeout=250).returncode == 0
 
 
 def test_no_command_shows_the_help_on_stderr_as_wrong_usage(capsys: pytest.CaptureFixture[str]):
@@ -108,7 +108,7 @@ def test_an_error_of_the_operating_system_is_one_line(tmp_path: Path, capsys: py
 @pytest.mark.parametrize("words", ["models", "models --jsonl", "classify --help", "--help"])
 def test_a_reader_that_leaves_early_is_no_error(words: str):
     line = f"set -o pipefail; {sys.executable} -m siglip {words} | head -1"
-    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=250)
     assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1)
 
 
@@ -116,6 +116,6 @@ def test_a_reader_that_leaves_early_is_no_error(words: str):
 def test_a_full_disk_is_an_error_in_one_line(word: str):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "siglip", word], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+            [sys.executable, "-m", "siglip", word], stdout=full, stderr=subprocess.PIPE, text=True, timeout=250
         )
     assert (result.returncode, result.stderr) == (1, "siglip: error: No space left on device\n")

@@ -313,7 +313,7 @@ def test_batches_larger_than_dev_shm_arrive() -> None:
     namespace = ["unshare", "-rm", "sh", "-c"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False).returncode:
         pytest.skip("this system lets nobody make a mount namespace")
-    done = subprocess.run([*namespace, script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([*namespace, script], cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
     assert done.stdout.split() == ["[0,", "4000000,", "8000000]"], done.stderr
 
 

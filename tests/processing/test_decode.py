@@ -220,7 +220,7 @@ def test_a_thousand_damaged_files_neither_crash_hang_nor_take_memory_and_every_g
         [sys.executable, "-W", "error", script],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
         env=environment,
     )

@@ -36,7 +36,7 @@ class Running:
         self, path: str, body: Any = None, *, method: str | None = None, **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
         """Status, decoded JSON (or text) and headers of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=250)
         sent = {"Content-Type": "application/json"} if body is not None else {}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()

@@ -315,7 +315,7 @@ def test_whoever_watches_is_told_before_the_door_closes_and_a_second_signal_ends
         assert found
 
         def asked(path: str, body: bytes | None = None) -> int:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)) as connection:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=250)) as connection:
                 connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
                 with connection.getresponse() as answer:
                     answer.read()

@@ -31,7 +31,7 @@ expect = sync_api.expect
 NUM_COLOURS = 150
 NUM_ALL = NUM_COLOURS + sum(file.suffix in (".png", ".jpg") for file in SAMPLES.iterdir())
 # a slow machine is no error
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=200_000)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def service(embedder: Embedder, folder: Path, tmp_path_factory: pytest.TempPathF
 
 
 def file_of(service: Running, path: str, body: bytes | None = None) -> tuple[int, bytes, str]:
-    connection = HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", service.port, timeout=250)
     connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"} if body else {})
     response = connection.getresponse()
     data = response.read()

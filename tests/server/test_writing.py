@@ -1,18 +1,23 @@
 """What is written over HTTP is what the captioner writes; without one the routes say so."""
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from siglip import Embedder
 from siglip.captioner import Captioner, Scores, Text
+from siglip.cli.main import main
 from siglip.server.app import Service
 from siglip.server.engine import Limits
 from tests.captioners import captioner as toy
+from tests.conftest import ROOT
 from tests.server.conftest import SAMPLES, Running, data_uri, running
 
 NAMES = ("cat.jpg", "pig.png", "teapot.png")
+FOLDER = "a folder called mine"
 IMAGES = [data_uri(SAMPLES / name) for name in NAMES]
 
 
@@ -94,3 +99,22 @@ def test_without_a_captioner_the_routes_say_what_is_missing(server: Running) -> 
         assert (status, answer["error"]["code"]) == (404, "no_captioner") and "--captioner" in answer["error"][
             "message"
         ]
+
+
+@pytest.mark.parametrize(
+    ("words", "models"),
+    [
+        ([], ["nano", "nano-caption"]),
+        (["--captioner", "none"], ["nano"]),
+        (["--model", FOLDER], ["mine"]),
+        (["--model", FOLDER, "--captioner", "nano-caption"], ["mine", "nano-caption"]),
+    ],
+)
+def test_the_built_in_captioner_writes_beside_the_built_in_model_and_folders_are_named_without_their_place(
+    words: list[str], models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").symlink_to(ROOT / "siglip/assets/nano")
+    served: list[Service] = []
+    monkeypatch.setattr("siglip.server.run.serve", lambda service, **_: served.append(service))
+    assert main(["serve", *(word.replace(FOLDER, str(tmp_path / "mine")) for word in words)]) == 0
+    assert [model["id"] for model in asyncio.run(served[0].models())["data"]] == models

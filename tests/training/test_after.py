@@ -196,6 +196,6 @@ def test_two_interrupts_end_a_run_that_waits_for_ever(shard: Path, tmp_path: Pat
         time.sleep(0.5)
         assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=60) != 0
+        assert child.wait(timeout=250) != 0
     finally:
         child.kill()

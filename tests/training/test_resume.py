@@ -18,7 +18,7 @@ from siglip.training import TrainConfig, train
 from tests.conftest import ROOT
 from tests.training.conftest import metrics, signal_after, small_run, write_shard
 
-KILLS = 8
+KILLS = 6
 
 # libraries are imported once, and each run forked: a start costs seconds
 KILLER = """
@@ -46,7 +46,7 @@ def run(config, name, kill=None):
     return os.waitpid(child, 0)[1] == 0
 
 def die(name, aim):
-    # while it starts, or somewhere in or after its first, second or third step
+    # while it starts, or somewhere in or after its first or second step
     while steps(name) < aim:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.1))
@@ -55,7 +55,7 @@ def die(name, aim):
 for workers in ("0", "1"):
     config = TrainConfig.from_json((folder / f"{workers}.json").read_text())
     assert run(config, f"whole-{workers}")
-    killed = sum(not run(config, f"killed-{workers}", kill % 4) for kill in range(kills))
+    killed = sum(not run(config, f"killed-{workers}", kill % 3) for kill in range(kills))
     assert run(config, f"killed-{workers}")
     print(killed)
 """
@@ -85,7 +85,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(shard: Path, 
         config = varied_run(shard, steps=40, data_workers=workers)
         (tmp_path / f"{workers}.json").write_text(config.to_json())
     command = [sys.executable, "-c", KILLER, tmp_path, str(KILLS)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=110, check=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=250, check=True)
     assert min(map(int, done.stdout.split())) == KILLS
     for workers in (0, 1):
         check_same_run(tmp_path / f"whole-{workers}", tmp_path / f"killed-{workers}")

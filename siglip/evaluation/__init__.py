@@ -3,6 +3,7 @@
 from siglip.evaluation.answers import normalise_answer, vqa_accuracy
 from siglip.evaluation.captions import CaptionScores, ptb_tokens, score_captions, score_tokens
 from siglip.evaluation.classes import evaluate_classifier, match_labels
+from siglip.evaluation.many import Task, evaluate_models
 from siglip.evaluation.pictures import Pictures, embed_source
 from siglip.evaluation.probe import k_shot, linear_probe
 from siglip.evaluation.result import Answer, ClassResult, Mistake, Result
@@ -17,6 +18,7 @@ __all__ = [
     "Mistake",
     "Pictures",
     "Result",
+    "Task",
     "Texts",
     "Written",
     "benchmark_classes",
@@ -25,6 +27,7 @@ __all__ = [
     "evaluate_answers",
     "evaluate_captions",
     "evaluate_classifier",
+    "evaluate_models",
     "evaluate_retrieval",
     "evaluate_zero_shot",
     "k_shot",

@@ -5,8 +5,10 @@ The page shows the numbers, every class, and the worst mistakes with their pictu
 
 import base64
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,17 +70,22 @@ class DataFacts(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A model, the fingerprint of its weights and preparation, and how it did."""
+    """A model, its fingerprint, how it did, and what it wrote in the form that the servers of challenges take."""
 
     model: str
     fingerprint: str
     result: Result
+    official: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """At least one model, judged in one task on the same data; `train` are the data of probes."""
+    """At least one model, judged in one task on the same data; `train` are the data of probes.
 
+    `source` are the samples of the data, for the pictures on the page.
+    """
+
+    source: Source
     data: DataFacts
     judged: Sequence[Judged]
     train: DataFacts | None = None
@@ -88,7 +95,7 @@ class Evaluation:
 def as_record(evaluation: Evaluation) -> dict[str, Any]:
     """What results.json holds: numbers are shares in [0, 1], scores those of the task."""
     models: list[dict[str, Any]] = []
-    for model, fingerprint, result in evaluation.judged:
+    for model, fingerprint, result, _ in evaluation.judged:
         facts = asdict(result)
         models.append(
             {"model": model, "fingerprint": fingerprint, **{key: facts[key] for key in facts if key != "task"}}
@@ -104,19 +111,20 @@ def as_record(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_report(
-    evaluation: Evaluation, source: Source, folder: str | Path, more: Mapping[str, str] | None = None
-) -> None:
-    """Write results.json, report.html and `more` files into `folder`, all or none; pictures come from `source`."""
-    page = report_page(evaluation, source)
+def write_report(evaluation: Evaluation, folder: str | Path) -> list[str]:
+    """Write report.html, results.json and what the challenges' servers take into `folder`, all or none; their names."""
+    page = report_page(evaluation)
+    files = {"report.html": page, "results.json": json.dumps(as_record(evaluation), indent=2) + "\n"}
+    for model, _, result, official in evaluation.judged:
+        if official:
+            files[_free_name(files, result.task, model)] = json.dumps(official, ensure_ascii=False, indent=2) + "\n"
     with replacing_together(folder) as staging:
-        (staging / "results.json").write_text(json.dumps(as_record(evaluation), indent=2) + "\n", encoding="utf-8")
-        for name, text in (more or {}).items():
-            (staging / name).write_text(text, encoding="utf-8")
-        (staging / "report.html").write_bytes(page.encode("utf-8", "replace"))
+        for name, text in reversed(files.items()):  # the page, which people wait for, last
+            (staging / name).write_bytes(text.encode("utf-8", "replace"))
+    return list(files)
 
 
-def report_page(evaluation: Evaluation, source: Source) -> str:
+def report_page(evaluation: Evaluation) -> str:
     """The whole page: report.html of this folder, filled in."""
     title, sense = _TITLES[evaluation.judged[0].result.task]
     results = [judged.result for judged in evaluation.judged]
@@ -140,12 +148,22 @@ def report_page(evaluation: Evaluation, source: Source) -> str:
         ],
         of_texts=results[0].task in ("captioning", "vqa"),
         counts=", ".join(f"{count:,} {name}" for name, count in counted.items()),
-        pictures={index: _data_uri(source, index) for index in wanted},
+        pictures={index: _data_uri(evaluation.source, index) for index in wanted},
         classes_shown=_CLASSES_SHOWN,
         facts=_facts(evaluation),
         broken=evaluation.broken,
         broken_shown=_BROKEN_SHOWN,
     )
+
+
+def _free_name(taken: Container[str], task: str, model: str) -> str:
+    """TASK_MODEL_results.json, with a number if another model of that name has it."""
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-")
+    names = (
+        f"{task}_{slug}{end}_results.json"
+        for end in itertools.chain([""], (f"-{count}" for count in itertools.count(2)))
+    )
+    return next(name for name in names if name not in taken)
 
 
 def _name(number: str) -> str:

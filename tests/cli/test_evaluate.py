@@ -195,7 +195,7 @@ def test_broken_pictures_are_listed_and_the_exit_code_says_so(siglip: Run, model
         ("MODEL --task k-shot --data test", 2, "name them with --train"),
         ("MODEL --task zero-shot --data test --classes cifar", 2, "neither a file nor one of cifar10, cifar100, imag"),
         ("MODEL --task zero-shot --data test --templates photo", 2, "template 'photo' has no {} for the class"),
-        ("MODEL --task zero-shot --data photos", 1, "photos names no classes; name them with --classes"),
+        ("MODEL --task zero-shot --data photos", 1, "photos names no classes; give"),
         ("MODEL --task zero-shot --data photos --classes names.txt", 1, "no picture has a class; this task needs"),
         ("MODEL --task zero-shot --data test --classes names.txt", 1, "the first is 'cat'; give one name for each"),
         ("MODEL --task k-shot --data test --train test", 1, "'cat' has 2 training pictures, 10 shots need as many"),

@@ -67,7 +67,7 @@ def source(tmp_path: Path) -> Source:
     return open_source(tmp_path)
 
 
-def evaluation(*shares: float, task: str = "retrieval", found: tuple[Answer, ...] = ()) -> Evaluation:
+def evaluation(*shares: float, source: Source, task: str = "retrieval", found: tuple[Answer, ...] = ()) -> Evaluation:
     mistakes = tuple(
         Mistake(
             index=index,
@@ -92,6 +92,7 @@ def evaluation(*shares: float, task: str = "retrieval", found: tuple[Answer, ...
         for share in shares
     ]
     return Evaluation(
+        source=source,
         data=DataFacts("some data", 1235, "d" * 64),
         judged=[Judged(f"model {number}", f"{number}" * 64, result) for number, result in enumerate(results)],
         broken=[Failure("c.png", "cut short")],
@@ -99,7 +100,7 @@ def evaluation(*shares: float, task: str = "retrieval", found: tuple[Answer, ...
 
 
 def test_the_page_needs_nothing_else_and_runs_nothing(source: Source) -> None:
-    page = Page(report_page(evaluation(0.4321), source))
+    page = Page(report_page(evaluation(0.4321, source=source)))
     assert "script" not in page.tags
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert HOSTILE in page.texts
@@ -107,7 +108,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing(source: Source) -> None:
 
 
 def test_pictures_of_mistakes_are_small_and_in_the_smaller_format(source: Source) -> None:
-    page = Page(report_page(evaluation(0.4321), source))
+    page = Page(report_page(evaluation(0.4321, source=source)))
     assert [picture.size for picture in page.pictures] == [(256, 256), (256, 77)]
     assert page.pictures[0].getpixel((128, 128)) == (255, 0, 0)
     assert [address[:15] for address in page.addresses] == ["data:image/png;", "data:image/jpeg"]
@@ -115,7 +116,7 @@ def test_pictures_of_mistakes_are_small_and_in_the_smaller_format(source: Source
 
 
 def test_numbers_classes_answers_and_fingerprints_are_told(source: Source) -> None:
-    page = Page(report_page(evaluation(0.4321), source))
+    page = Page(report_page(evaluation(0.4321, source=source)))
     for text in ("a text's picture is found first", "43.2 %", "Of 1,234 pictures, 1 broken.", "0.125", "a.png",
                  "d" * 64, "0" * 64, "model 0", "{} 0, {} 1, {} 2 and 2 more, see results.json",
                  "1 samples could not be used", "c.png: cut short"):  # fmt: skip
@@ -126,22 +127,22 @@ def test_numbers_classes_answers_and_fingerprints_are_told(source: Source) -> No
 
 
 def test_several_models_stand_side_by_side_and_the_best_is_marked(source: Source) -> None:
-    page = report_page(evaluation(0.25, 0.5), source)
+    page = report_page(evaluation(0.25, 0.5, source=source))
     assert re.search(r"percent'>25\.0 %.*percent best'>50\.0 %", page, re.DOTALL)
     assert [text for text in Page(page).texts if text == "model 1"]
-    assert "best'" not in report_page(evaluation(0.5, 0.5), source)
+    assert "best'" not in report_page(evaluation(0.5, 0.5, source=source))
 
 
 def test_a_right_answer_among_those_given_is_marked(source: Source) -> None:
-    page = report_page(evaluation(0.5), source)
+    page = report_page(evaluation(0.5, source=source))
     assert page.count("<li class=right>") == 4  # expected and found, for two pictures
-    assert report_page(evaluation(0.5, found=(Answer("x", 1.0),)), source).count("<li class=right>") == 2
+    assert report_page(evaluation(0.5, found=(Answer("x", 1.0),), source=source)).count("<li class=right>") == 2
 
 
 def test_json_holds_what_was_measured(tmp_path: Path, source: Source) -> None:
-    write_report(evaluation(0.25, 0.5), source, tmp_path / "out")
+    write_report(evaluation(0.25, 0.5, source=source), tmp_path / "out")
     record = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert record == json.loads(json.dumps(as_record(evaluation(0.25, 0.5))))
+    assert record == json.loads(json.dumps(as_record(evaluation(0.25, 0.5, source=source))))
     assert record["task"] == "retrieval"
     assert record["data"] == {"source": "some data", "samples": 1235, "fingerprint": "d" * 64}
     assert [model["numbers"]["text_to_image/recall@1"] for model in record["models"]] == [0.25, 0.5]
@@ -151,7 +152,7 @@ def test_json_holds_what_was_measured(tmp_path: Path, source: Source) -> None:
 
 
 def test_names_that_are_not_utf_8_do_not_stop_the_report(tmp_path: Path, source: Source) -> None:
-    write_report(evaluation(0.5, found=(Answer("\udcff.png", 1.0),)), source, tmp_path)
+    write_report(evaluation(0.5, found=(Answer("\udcff.png", 1.0),), source=source), tmp_path)
     assert "?.png" in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "results.json").read_text())
 
@@ -159,7 +160,7 @@ def test_names_that_are_not_utf_8_do_not_stop_the_report(tmp_path: Path, source:
 def test_a_report_that_fails_leaves_the_last_one(
     tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_report(evaluation(0.5), source, tmp_path / "out")
+    write_report(evaluation(0.5, source=source), tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert set(before) == {"report.html", "results.json"}
     monkeypatch.setenv("SIGLIP_CACHE", str(tmp_path / "cache"))
@@ -169,10 +170,10 @@ def test_a_report_that_fails_leaves_the_last_one(
     shard = open_source(tmp_path / "shard.tar")
     (tmp_path / "shard.tar").unlink()
     with pytest.raises(DataError, match="is gone"):
-        write_report(evaluation(0.75), shard, tmp_path / "out")
+        write_report(evaluation(0.75, source=shard), tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_picture_that_cannot_be_had_any_more_leaves_its_place_empty(tmp_path: Path, source: Source) -> None:
     (tmp_path / "a.png").unlink()
-    assert len(Page(report_page(evaluation(0.5), source)).pictures) == 1
+    assert len(Page(report_page(evaluation(0.5, source=source))).pictures) == 1

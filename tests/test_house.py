@@ -47,11 +47,12 @@ PEERS = {"transformers", "open_clip", "timm", "jax", "flax", "torchvision"}
 ONLY_IN = {
     "datasets": {"data/tables.py"},
     "fastapi": {
-        f"server/{name}.py" for name in ("app", "assets", "comparing", "explaining", "finding", "pictures", "writing")
+        f"server/{name}.py"
+        for name in ("answers", "app", "assets", "comparing", "explaining", "finding", "pictures", "schema", "writing")
     },
     "h11": {"server/fetching.py"},
     "prometheus_client": {"server/metrics.py"},
-    "pydantic": {"server/messages.py"},
+    "pydantic": {"server/answers.py", "server/messages.py"},
     "pydantic_core": {"server/messages.py"},
     "starlette": {
         f"server/{name}.py" for name in ("app", "finding", "forms", "pictures", "safety", "sources", "waiting")

@@ -79,8 +79,10 @@ def combined(terms: Sequence[Term], vectors: Float32[np.ndarray, "terms dim"]) -
 
     Of negatives alone it is the direction away from them: the best hits are the pictures least like what was named.
     """
-    total = np.array([term.weight for term in terms], np.float32) @ vectors
+    weights = np.array([term.weight for term in terms])
+    weights /= np.abs(weights).max()  # only their ratios count, and float32 holds neither 1e-320 nor 1e300
+    total = weights.astype(np.float32) @ vectors
     length = float(np.linalg.norm(total))
-    if length < 1e-4 * sum(abs(term.weight) for term in terms):
+    if length < 1e-4 * np.abs(weights).sum():
         raise InputError("the terms of this query cancel out; leave one of them out")
     return total / np.float32(length)

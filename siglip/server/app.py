@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -17,6 +18,8 @@ from siglip.captioner import Captioner
 from siglip.embedder import Embedder
 from siglip.errors import LibraryError
 from siglip.search import Library
+from siglip.server import answers
+from siglip.server.answers import as_described
 from siglip.server.assets import add_page
 from siglip.server.batches import Refused
 from siglip.server.comparing import Comparing
@@ -28,6 +31,7 @@ from siglip.server.messages import BadRequest
 from siglip.server.metrics import Metrics
 from siglip.server.pictures import add_pictures
 from siglip.server.safety import Guard, error_body
+from siglip.server.schema import describe
 from siglip.server.sources import Sources
 from siglip.server.waiting import ClientGone
 from siglip.server.writing import Writing
@@ -62,10 +66,10 @@ class Service:
         self.engine = Engine(embedder, self.metrics, Sources(library, fetcher), captioner=model, limits=limits)
         self.ready = self.watched = False
         app = FastAPI(title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
-        app.get("/livez")(self.livez)
-        app.get("/readyz")(self.readyz)
-        app.get("/metrics")(self.numbers)
-        app.get("/v1/models")(self.models)
+        app.get("/livez", **as_described(answers.Alive))(self.livez)
+        app.get("/readyz", response_model=answers.Ready, responses={503: {"model": answers.Ready}})(self.readyz)
+        app.get("/metrics", response_class=PlainTextResponse)(self.numbers)
+        app.get("/v1/models", **as_described(answers.Models))(self.models)
         comparing = Comparing(app, self.engine, name)
         Writing(app, self.engine, self._captioner)
         add_explain(app, self.engine, name)
@@ -74,6 +78,7 @@ class Service:
             add_pictures(app, library)
         add_page(app)
         self._add_errors(app)
+        describe(app, with_keys=bool(keys))
         self.asgi: ASGIApp = Guard(app, self.metrics, keys=keys, names=names)
 
     @asynccontextmanager
@@ -139,15 +144,28 @@ class Service:
             return _told(400, f"{param or 'body'}: {first['msg']}", "invalid", param or None)
 
         @app.exception_handler(HTTPException)
-        async def other(_: Request, error: Exception) -> JSONResponse:
+        async def other(request: Request, error: Exception) -> JSONResponse:
             assert isinstance(error, HTTPException)
-            return _told(error.status_code, str(error.detail), "not_found" if error.status_code == 404 else "invalid")
+            told = _told(error.status_code, str(error.detail), "not_found" if error.status_code == 404 else "invalid")
+            if error.status_code == 405:
+                told.headers["allow"] = ", ".join(_allowed(app, request.url.path))
+            return told
 
         @app.exception_handler(ClientGone)
         async def gone(_: Request, __: Exception) -> Response:
             return Response(status_code=499)
 
-        _ = bad, refused, invalid, other, gone
+        @app.exception_handler(Exception)
+        async def ours(request: Request, _: Exception) -> JSONResponse:
+            return _told(500, f"internal error; the log tells more under {request.state.request_id}", "internal")
+
+        _ = bad, refused, invalid, other, gone, ours
+
+
+def _allowed(app: FastAPI, path: str) -> list[str]:
+    """The methods of all routes that lie at a path."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _told(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from siglip.server.metrics import Metrics
+from siglip.server.metrics import Gauge, Metrics
 
 Item = TypeVar("Item")
 
@@ -19,6 +20,32 @@ class Refused(Exception):
     def __init__(self, status: int, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.status, self.reason = status, reason
+
+
+class Room:
+    """How much of something is taken on: `count` of it, at most `limit`."""
+
+    def __init__(self, what: str, limit: int, gauge: Gauge) -> None:
+        self._what, self._limit, self._gauge = what, limit, gauge
+        self.count = 0
+
+    @contextmanager
+    def taken(self, count: int) -> Generator[None]:
+        """Room for so much, given back in the end. Raises Refused."""
+        if count > self._limit:
+            message = f"{count} {self._what} are more than the {self._limit} this service holds; send fewer at a time"
+            raise Refused(413, message, reason="too_large")
+        if self.count + count > self._limit:
+            raise Refused(429, f"too many {self._what} are waiting; try again in a second", reason="queue_full")
+        self._add(count)
+        try:
+            yield
+        finally:
+            self._add(-count)
+
+    def _add(self, count: int) -> None:
+        self.count += count
+        self._gauge.set(self.count)
 
 
 @dataclass(slots=True)
@@ -47,25 +74,11 @@ class Batches(Generic[Item]):
         max_wait_s: float,
     ) -> None:
         self._tower, self._compute, self._device, self._metrics = tower, compute, device, metrics
-        self._batch_size, self._max_waiting, self._max_wait_s = batch_size, max_waiting, max_wait_s
+        self._batch_size, self._max_wait_s = batch_size, max_wait_s
+        # for items before they come; costly ones take the room of several
+        self.room = Room("items", max_waiting, metrics.queue_length.labels(tower))
         self._queue: deque[_Waiting[Item]] = deque()
-        self._claimed = 0
         self._running: asyncio.Task[None] | None = None
-
-    def claim(self, count: int) -> None:
-        """Reserve room for items that will come, or more for costly ones; `release` gives it back. Raises Refused."""
-        if count > self._max_waiting:
-            message = f"{count} items are more than the {self._max_waiting} this service holds; send fewer at a time"
-            raise Refused(413, message, reason="too_large")
-        if self._claimed + count > self._max_waiting:
-            raise Refused(429, "too many items are waiting; try again in a second", reason="queue_full")
-        self._claimed += count
-        self._metrics.queue_length.labels(self._tower).set(self._claimed)
-
-    def release(self, count: int) -> None:
-        """Give back what was claimed."""
-        self._claimed -= count
-        self._metrics.queue_length.labels(self._tower).set(self._claimed)
 
     def put(self, item: Item) -> asyncio.Future[Any]:
         """What will be computed for one item. Cancelling it takes the item out of the queue. It may raise Refused."""

@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request, Response
 
 from siglip.embedder import Embedder
 from siglip.errors import InputError, UnreadableImage
-from siglip.server import messages
+from siglip.server import answers, messages
+from siglip.server.answers import as_described
 from siglip.server.engine import Engine
 from siglip.server.messages import BadRequest
 from siglip.server.safety import error_body
@@ -24,10 +25,10 @@ class Comparing:
     def __init__(self, app: FastAPI, engine: Engine, name: str) -> None:
         self.engine, self.name = engine, name
         self.embedder: Embedder = engine.embedder
-        app.post("/v1/embeddings")(self.embeddings)
-        app.post("/v1/classify")(self.classify)
-        app.post("/v1/score")(self.score)
-        app.post("/v1/rerank")(self.rerank)
+        app.post("/v1/embeddings", response_model=None, responses={200: {"model": answers.Embeddings}})(self.embeddings)
+        app.post("/v1/classify", **as_described(answers.Classes))(self.classify)
+        app.post("/v1/score", **as_described(answers.Scores))(self.score)
+        app.post("/v1/rerank", **as_described(answers.Ranking))(self.rerank)
 
     async def embeddings(self, body: messages.EmbeddingsRequest, request: Request) -> Response:
         """Unit vectors of texts and pictures; a bad item gets an error in its place, unless `strict`."""

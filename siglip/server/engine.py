@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,9 +20,10 @@ from PIL import Image
 from siglip.captioner import Captioner
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage
-from siglip.server.batches import Batches
+from siglip.server.batches import Batches, Room
 from siglip.server.decoding import Decoders, Pixels
 from siglip.server.metrics import Metrics
+from siglip.server.sizes import cost_px
 from siglip.server.sources import Sources
 
 T = TypeVar("T")
@@ -35,10 +36,14 @@ _DOT = "data:image/bmp;base64,Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a service takes on: decoding processes, items that wait before each tower, and for how long."""
+    """What a service takes on: decoding processes, items before each tower, pixels of pictures, and for how long.
+
+    The pixels are as many as two processes decode in about half a minute.
+    """
 
     decoders: int = 2
     max_waiting: int = 1024
+    max_pixels: int = 2**32
     max_wait_s: float = 30.0
 
 
@@ -66,6 +71,7 @@ class Engine:
         if captioner is not None:
             settings["caption"] = captioner.processor.image_processor.settings
         self.decoders = Decoders(settings, count=limits.decoders)
+        self.pixels = Room("pixels", limits.max_pixels, metrics.pixels)
         # files that wait for a decoder are in memory
         self._reading = asyncio.Semaphore(_MOST_FILES)
         # one thread each, since a model computes one batch at a time; what is written takes long, and nobody else waits
@@ -95,15 +101,8 @@ class Engine:
 
     async def embed(self, texts: Sequence[str], pictures: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """For each text and each picture its vector, or the UnreadableImage that it is. Raises Refused."""
-        self.texts.claim(len(texts))
-        try:
-            self.pictures.claim(len(pictures))
-            try:
-                found = await _all([*map(self.texts.put, texts), *map(self._vector, pictures)])
-            finally:
-                self.pictures.release(len(pictures))
-        finally:
-            self.texts.release(len(texts))
+        with self.texts.room.taken(len(texts)), self.pictures.room.taken(len(pictures)), self._decoding(pictures):
+            found = await _all([*map(self.texts.put, texts), *map(self._vector, pictures)])
         return found[: len(texts)], found[len(texts) :]
 
     async def write(self, pictures: Sequence[str], wish: Wish) -> list[Any]:
@@ -113,11 +112,8 @@ class Engine:
         """
         # what is written takes as long as it is, once for each beam; each answer is read
         price = len(pictures) * max(len(wish.answers), wish.beams * math.ceil(wish.max_tokens / _TOKENS))
-        self.captions.claim(price)
-        try:
+        with self.captions.room.taken(price), self._decoding(pictures):
             return await _all([self._text(name, wish) for name in pictures])
-        finally:
-            self.captions.release(price)
 
     async def labels(self, labels: Sequence[str], templates: Sequence[str] | None) -> Float32[np.ndarray, "n dim"]:
         """Vectors of labels in templates; those of earlier calls are kept."""
@@ -129,8 +125,9 @@ class Engine:
 
     async def shown(self, name: str) -> Image.Image:
         """A picture as people see it. Raises UnreadableImage."""
-        async with self._reading:
-            return await self.decoders.shown(await self.sources.content(name))
+        with self._decoding([name]):
+            async with self._reading:
+                return await self.decoders.shown(await self.sources.content(name))
 
     def close(self) -> None:
         """End the decoders and the threads."""
@@ -138,6 +135,10 @@ class Engine:
         for threads in (self._device, self._writer):
             with suppress(RuntimeError):
                 threads.shutdown(cancel_futures=True)
+
+    def _decoding(self, pictures: Sequence[str]) -> AbstractContextManager[None]:
+        """Room before the decoders. Raises Refused."""
+        return self.pixels.taken(sum(map(cost_px, pictures)))
 
     async def _vector(self, name: str) -> Any:
         try:

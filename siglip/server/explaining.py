@@ -9,17 +9,20 @@ from PIL import Image
 from siglip.errors import InputError, UnreadableImage
 from siglip.search.explain import heat_maps, heat_over
 from siglip.server import messages
+from siglip.server.answers import Explained
 from siglip.server.engine import Engine
 from siglip.server.messages import BadRequest
 from siglip.server.waiting import unless_gone
 
 _MAP_PX = 768
+_PNG: dict[str, Any] = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {200: {"model": Explained, "content": _PNG}}
 
 
 def add_explain(app: FastAPI, engine: Engine, name: str) -> None:
     """The route `/v1/explain`; `name` is what clients call the model."""
 
-    @app.post("/v1/explain", response_model=None)
+    @app.post("/v1/explain", response_model=None, responses=_RESPONSES)
     async def explain(body: messages.ExplainRequest, request: Request) -> dict[str, Any] | Response:
         """Heat of each text in the picture: rows and columns of shares that sum to 1, or one map as a PNG file."""
         messages.check_model(body.model, name)

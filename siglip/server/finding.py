@@ -16,13 +16,14 @@ from siglip.search.duplicates import Duplicates, find_duplicates
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.searching import by_date
 from siglip.search.where import parse_where
-from siglip.server import messages
+from siglip.server import answers, messages
+from siglip.server.answers import a_file, as_described
 from siglip.server.comparing import Comparing
 from siglip.server.messages import BadRequest, Question, SearchRequest
 from siglip.server.waiting import unless_gone
 
 T = TypeVar("T")
-Digest = Annotated[str, Path(pattern="^[0-9a-f]{8,128}$")]
+Digest = Annotated[messages.Id, Path()]
 
 
 class Finding:
@@ -32,11 +33,11 @@ class Finding:
         self.comparing, self.library = comparing, library
         self._copies: tuple[object, list[Duplicates]] = (None, [])
         self._looking = threading.Lock()
-        app.post("/v1/search")(self.search)
-        app.get("/v1/search")(self.search_by_address)
-        app.get("/v1/library")(self.status)
-        app.get("/v1/duplicates")(self.duplicates)
-        app.get("/v1/thumbnails/{digest}")(self.thumbnail)
+        app.post("/v1/search", **as_described(answers.Hits))(self.search)
+        app.get("/v1/search", **as_described(answers.Hits))(self.search_by_address)
+        app.get("/v1/library", **as_described(answers.LibraryFacts))(self.status)
+        app.get("/v1/duplicates", **as_described(answers.DuplicatesPage))(self.duplicates)
+        app.get("/v1/thumbnails/{digest}", **a_file("image/webp"))(self.thumbnail)
 
     async def search(self, body: SearchRequest, request: Request) -> dict[str, Any]:
         """Pictures of the library, the best first; `confidence` is how sure it is that there is any such picture."""
@@ -88,12 +89,11 @@ class Finding:
     def _similar(self, body: SearchRequest, digest: str) -> list[Hit]:
         library = self.library
         condition = parse_where(body.where) if body.where is not None else None
-        known = bytes.fromhex(digest) if len(digest) % 2 == 0 else b""
         with library.catalogue.reading():
             rows = library.catalogue.rows(
                 "SELECT v.row FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND i.digest = ? "
                 "ORDER BY i.frame LIMIT 1",
-                (library.space.id, known),
+                (library.space.id, bytes.fromhex(digest)),
             )
             if not rows or rows[0][0] >= len(library.vectors):
                 raise BadRequest("no picture has this id", "similar_to", status=404, code="not_found")

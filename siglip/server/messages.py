@@ -1,6 +1,7 @@
 """What clients send and get, in the shapes they know: OpenAI's embeddings with the dialects of pictures, rerank, ours.
 
 Where a picture is taken it is a string, or the same string as {"image": ...}; siglip.server.sources says which ones.
+One may stand for a list of one.
 """
 
 import base64
@@ -14,7 +15,12 @@ from pydantic_core import to_json
 MAX_ITEMS = 1024
 T = TypeVar("T")
 Text = Annotated[str, Field(min_length=1, max_length=100_000)]
-Id = Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")]
+_UpTo16 = Annotated[list[Text], Field(min_length=1, max_length=16)]
+_UpTo100 = Annotated[list[Text], Field(min_length=1, max_length=100)]
+_UpToAll = Annotated[list[Text], Field(min_length=1, max_length=MAX_ITEMS)]
+# a format of our own: who reads the description, or makes requests from it, knows that not every string is a picture
+Name = Annotated[str, Field(json_schema_extra={"format": "picture"})]
+Id = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class BadRequest(Exception):
@@ -49,7 +55,7 @@ class Chat(BaseModel):
 
 class PictureItem(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    image: str
+    image: Name
 
 
 class TextItem(BaseModel):
@@ -64,9 +70,16 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-# one may stand for a list of one
-Pictures = Annotated[list[str | PictureItem], BeforeValidator(_as_list), Field(max_length=MAX_ITEMS)]
-Texts = Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_ITEMS)]
+_Pictures = Annotated[list[Name | PictureItem], Field(min_length=1, max_length=MAX_ITEMS)]
+_Items = Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+_Ids = Annotated[list[Id], Field(min_length=1, max_length=1000)]
+# the second type is what /openapi.json tells
+Pictures = Annotated[_Pictures, BeforeValidator(_as_list, json_schema_input_type=Name | PictureItem | _Pictures)]
+Items = Annotated[_Items, BeforeValidator(_as_list, json_schema_input_type=Item | _Items)]
+Ids = Annotated[_Ids, BeforeValidator(_as_list, json_schema_input_type=Id | _Ids)]
+AFewTexts = Annotated[_UpTo16, BeforeValidator(_as_list, json_schema_input_type=Text | _UpTo16)]
+SomeTexts = Annotated[_UpTo100, BeforeValidator(_as_list, json_schema_input_type=Text | _UpTo100)]
+Texts = Annotated[_UpToAll, BeforeValidator(_as_list, json_schema_input_type=Text | _UpToAll)]
 
 
 class EmbeddingsRequest(_Strict):
@@ -82,16 +95,14 @@ class EmbeddingsRequest(_Strict):
 
 
 class ClassifyRequest(_Strict):
-    images: Pictures = Field(min_length=1)
+    images: Pictures
     labels: Texts
-    templates: Annotated[list[Text], BeforeValidator(_as_list)] | None = Field(
-        default=None, min_length=1, max_length=100
-    )
+    templates: SomeTexts | None = None
     top: int = Field(default=5, ge=1)
 
 
 class ScoreRequest(_Strict):
-    images: Pictures = Field(min_length=1)
+    images: Pictures
     texts: Texts
 
 
@@ -99,7 +110,7 @@ class RerankRequest(_Strict):
     """Cohere's and Jina's shape: a text against pictures, or a picture against texts."""
 
     query: Item
-    documents: list[Item] = Field(min_length=1, max_length=MAX_ITEMS)
+    documents: Items
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = False
 
@@ -107,7 +118,7 @@ class RerankRequest(_Strict):
 class CaptionRequest(_Strict):
     """`prompt` as the model was trained with, such as "caption en"; one text is written for each picture."""
 
-    images: Pictures = Field(min_length=1)
+    images: Pictures
     prompt: Annotated[str, Field(min_length=1, max_length=10_000)] = "caption en"
     max_tokens: int = Field(default=32, ge=1, le=256)
     beams: int = Field(default=1, ge=1, le=8)
@@ -116,9 +127,9 @@ class CaptionRequest(_Strict):
 class AskRequest(_Strict):
     """One question about each picture, answered freely or by the likeliest of `answers`."""
 
-    images: Pictures = Field(min_length=1)
+    images: Pictures
     question: Annotated[str, Field(min_length=1, max_length=10_000)]
-    answers: Annotated[list[Text], BeforeValidator(_as_list)] | None = Field(default=None, min_length=1, max_length=100)
+    answers: SomeTexts | None = None
     max_tokens: int = Field(default=32, ge=1, le=256)
     beams: int = Field(default=1, ge=1, le=8)
 
@@ -126,8 +137,8 @@ class AskRequest(_Strict):
 class ExplainRequest(_Strict):
     """Where in the picture the model sees each text: numbers, or with `format` "png" one map over the picture."""
 
-    image: str | PictureItem
-    texts: Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1, max_length=16)]
+    image: Name | PictureItem
+    texts: AFewTexts
     format: Literal["json", "png"] = "json"
 
 
@@ -153,7 +164,8 @@ class Question(BaseModel):
     min_probability: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
-_Alike = Annotated[list[str | WeightedPicture], BeforeValidator(_as_list), Field(max_length=MAX_ITEMS)]
+_Weighted = Annotated[list[Name | WeightedPicture], Field(max_length=MAX_ITEMS)]
+_Alike = Annotated[_Weighted, BeforeValidator(_as_list, json_schema_input_type=Name | WeightedPicture | _Weighted)]
 
 
 class SearchRequest(Question):
@@ -175,7 +187,7 @@ class ListRequest(BaseModel):
 
 class ZipRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    ids: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(min_length=1, max_length=1000)
+    ids: Ids
 
 
 def check_model(asked: str | None, name: str) -> None:

@@ -13,6 +13,7 @@ class Metrics:
         self.request_seconds = Histogram("siglip_request_seconds", "Time to answer", ["route"], registry=registry)
         self.rejections = Counter("siglip_rejections_total", "Requests refused", ["reason"], registry=registry)
         self.queue_length = Gauge("siglip_queue_length", "Items taken on and not answered", tower, registry=registry)
+        self.pixels = Gauge("siglip_pixels_taken_on", "Pixels of pictures not answered", registry=registry)
         self.library_pictures = Gauge("siglip_library_pictures", "Pictures that can be found", registry=registry)
         self.wait_seconds = Histogram("siglip_queue_wait_seconds", "Time in the queue", tower, registry=registry)
         self.tower_seconds = Histogram("siglip_tower_seconds", "Time of one batch", tower, registry=registry)

@@ -8,17 +8,18 @@ from itertools import chain, count
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from siglip.errors import UnreadableImage
 from siglip.search import Library
-from siglip.search.browsing import browse, contents, original, picture
-from siglip.server.finding import answered, record_of
+from siglip.search.browsing import Contents, browse, contents, original, picture
+from siglip.server import answers
+from siglip.server.answers import a_file, as_described
+from siglip.server.finding import Digest, answered, record_of
 from siglip.server.messages import BadRequest, ListRequest, ZipRequest
 
-Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 # what every browser shows; anything else is sent as WebP of at most so many pixels a side
 _SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp", "BMP": "image/bmp"}
 _SHOWN_PX = 2048
@@ -29,14 +30,14 @@ _KEPT = {"cache-control": "private, max-age=3600"}
 def add_pictures(app: FastAPI, library: Library) -> None:
     """The routes."""
 
-    @app.get("/v1/pictures")
+    @app.get("/v1/pictures", **as_described(answers.PicturesPage))
     async def pictures(asks: Annotated[ListRequest, Query()]) -> dict[str, Any]:
         """All pictures, or those for which a filter holds."""
         total, found = await answered(lambda: run_in_threadpool(_listed, library, asks))
         data = [record_of(image, paths) for image, paths in found]
         return {"object": "list", "page": asks.page, "total": total, "data": data}
 
-    @app.get("/v1/pictures/{digest}.json")
+    @app.get("/v1/pictures/{digest}.json", **as_described(answers.Picture))
     async def facts(digest: Digest) -> dict[str, Any]:
         """What is known of one picture."""
         found = await answered(lambda: run_in_threadpool(picture, library, digest))
@@ -44,18 +45,18 @@ def add_pictures(app: FastAPI, library: Library) -> None:
             raise _unknown()
         return record_of(*found)
 
-    @app.get("/v1/pictures/{digest}")
+    @app.get("/v1/pictures/{digest}", **a_file(*_SHOWN.values()))
     async def file(digest: Digest) -> Response:
         """One picture as it is, or as WebP where browsers do not show its format."""
         return await answered(lambda: run_in_threadpool(_shown, library, digest))
 
-    @app.post("/v1/pictures/zip")
+    @app.post("/v1/pictures/zip", **a_file("application/zip"))
     async def zipped(body: ZipRequest) -> StreamingResponse:
         """The files of some pictures, under their names."""
         ids = list(dict.fromkeys(body.ids))
         return StreamingResponse(_zipped(library, ids), media_type="application/zip")
 
-    @app.get("/v1/library/contents")
+    @app.get("/v1/library/contents", **as_described(Contents))
     async def what_there_is() -> dict[str, Any]:
         """Numbers of pictures by folder, format and year."""
         return asdict(await answered(lambda: run_in_threadpool(contents, library)))

@@ -1,9 +1,11 @@
 """A Service -> a running server: one process, closed connections for those that say nothing, and an orderly end."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from siglip.errors import SiglipWarning
 from siglip.server.app import Service
+from siglip.server.safety import error_body
 
 _HEAD_S = 15.0
 _MAX_HEAD_BYTES = 2**16
@@ -49,6 +53,13 @@ class _Impatient(HttpToolsProtocol):
         self._forget()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, or has an address without end, is told in the shape of all errors."""
+        body = json.dumps(error_body(400, msg, code="invalid")).encode()
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
     def _forget(self) -> None:
         if self._head_due is not None:
             self._head_due.cancel()
@@ -82,6 +93,8 @@ class _Server(uvicorn.Server):
 
 def serve(service: Service, *, host: str, port: int, told: Callable[[str], Any]) -> None:
     """Answer until SIGTERM or Ctrl-C, then finish what was taken on. `told` gets the address. Raises OSError."""
+    # what strangers write is not for the log, nor for Python's list of warnings given, which only grows
+    warnings.simplefilter("ignore", SiglipWarning)
     config = uvicorn.Config(
         service.asgi,
         http=_Impatient,

@@ -98,9 +98,11 @@ class Guard:
             await request.refuse(refusal)
         except Exception:
             LOG.exception("request %s failed", request.id)
-            if request.status:
+            if not request.status:
+                message = f"internal error; the log tells more under {request.id}"
+                await request.refuse(_Refusal(500, message, "internal"))
+            elif request.status != 500:  # else the app has told it
                 raise
-            await request.refuse(_Refusal(500, f"internal error; the log tells more under {request.id}", "internal"))
         finally:
             # the pattern of the route, which FastAPI leaves here, and not what the client wrote
             route = getattr(scope.get("route"), "path", "other")
@@ -120,7 +122,9 @@ class Guard:
         origin = request.header(b"origin")
         if origin and origin.partition("://")[2].lower() != request.header(b"host").lower():
             raise _Refusal(403, "pages of other sites may not use this service", "origin")
-        if request.scope["method"] == "POST" and request.media_type() not in ("application/json", _FORM):
+        # a form that such a page may send without asking has another type, if it has anything in it
+        empty = request.header(b"content-length") == "0"
+        if request.scope["method"] == "POST" and not empty and request.media_type() not in ("application/json", _FORM):
             raise _Refusal(415, f"send JSON as application/json, or files as {_FORM}", "content_type")
 
     def _is_ours(self, host: str) -> bool:

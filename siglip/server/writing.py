@@ -7,7 +7,8 @@ from fastapi import FastAPI, Request
 
 from siglip.captioner import Scores, Text
 from siglip.errors import InputError, UnreadableImage
-from siglip.server import messages
+from siglip.server import answers, messages
+from siglip.server.answers import as_described
 from siglip.server.engine import Engine, Wish
 from siglip.server.messages import BadRequest
 from siglip.server.safety import error_body
@@ -19,8 +20,8 @@ class Writing:
 
     def __init__(self, app: FastAPI, engine: Engine, name: str | None) -> None:
         self.engine, self.name = engine, name
-        app.post("/v1/caption")(self.caption)
-        app.post("/v1/ask")(self.ask)
+        app.post("/v1/caption", **as_described(answers.Captions))(self.caption)
+        app.post("/v1/ask", **as_described(answers.Answers))(self.ask)
 
     async def caption(self, body: messages.CaptionRequest, request: Request) -> dict[str, Any]:
         """A text for each picture, with the probability of the whole text; a bad picture gets an error in its place."""

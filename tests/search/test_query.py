@@ -81,6 +81,10 @@ def test_terms_are_summed_by_weight_and_brought_to_length_one():
     terms = [text("a", 2), text("b", -1), text("c", 2)]
     assert combined(terms, vectors) == pytest.approx([2 / 3, -1 / 3, 2 / 3])
     assert combined([text("a", -3)], vectors[:1]) == pytest.approx([-1, 0, 0])
+    for scale in (5e-324, 1e-200, 1e300):
+        assert combined([text("a", scale), text("b", -scale)], vectors[:2]) == pytest.approx(
+            combined([text("a"), text("b", -1)], vectors[:2])
+        )
     with pytest.raises(InputError, match="cancel out"):
         combined([text("a"), text("a", -1)], vectors[[0, 0]])
 

@@ -49,11 +49,10 @@ class Running:
         return response.status, json.loads(data) if "json" in kind else data.decode(errors="replace"), told
 
 
-def running(service: Service) -> Iterator[Running]:
+def running(service: Service, **options: Any) -> Iterator[Running]:
     """The service in a thread of its own until the test is done."""
-    server = uvicorn.Server(
-        uvicorn.Config(service.asgi, port=0, log_level="error", access_log=False, ws="none", server_header=False)
-    )
+    options = {"port": 0, "log_level": "error", "access_log": False, "ws": "none", "server_header": False, **options}
+    server = uvicorn.Server(uvicorn.Config(service.asgi, **options))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
     thread.start()

@@ -27,6 +27,7 @@ from siglip.cli.main import main
 from siglip.server import safety
 from siglip.server.app import Service
 from siglip.server.engine import Limits
+from siglip.server.sizes import UNTOLD_PX, cost_px
 from tests.server.conftest import SAMPLES, Running, data_uri, running
 
 KEY = "0123456789abcdef-key"
@@ -111,10 +112,10 @@ def test_more_than_fits_is_413_more_than_fits_now_is_429_and_the_queue_time_503(
     assert hold.wait(20)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(locked.ask, "/v1/embeddings", {"input": ["a"]}, **allowed)
-        while locked.service.engine.texts._running is None or locked.service.engine.texts._claimed < 1:
+        while locked.service.engine.texts._running is None or locked.service.engine.texts.room.count < 1:
             time.sleep(0.01)
         second = threads.submit(locked.ask, "/v1/embeddings", {"input": ["b", "c", "d"]}, **allowed)
-        while locked.service.engine.texts._claimed < 4:
+        while locked.service.engine.texts.room.count < 4:
             time.sleep(0.01)
         status, answer, headers = locked.ask("/v1/embeddings", {"input": ["e"]}, **allowed)
         assert (status, headers["retry-after"], answer["error"]["type"]) == (429, "1", "rate_limit_error")
@@ -128,14 +129,43 @@ def test_more_than_fits_is_413_more_than_fits_now_is_429_and_the_queue_time_503(
         assert f'siglip_rejections_total{{reason="{reason}"}}' in numbers
 
 
+def test_pictures_are_taken_on_by_the_pixels_that_their_heads_tell(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = server.service.engine.pixels
+    with Image.open(SAMPLES / "cat.jpg") as cat:
+        pixels = cat.width * cat.height
+    monkeypatch.setattr(room, "_limit", 2 * pixels)
+    assert server.ask("/v1/embeddings", {"input": CAT["input"] * 2})[0] == 200
+    status, answer, _ = server.ask("/v1/embeddings", {"input": CAT["input"] * 3})
+    assert status == 413 and f"{3 * pixels} pixels are more than the {2 * pixels}" in answer["error"]["message"]
+    with room.taken(pixels + 1):
+        for path, body in (("/v1/embeddings", CAT), ("/v1/explain", {"image": CAT["input"][0], "texts": "a"})):
+            status, answer, told = server.ask(path, body)
+            assert (status, told["retry-after"]) == (429, "1") and "pixels" in answer["error"]["message"]
+        bomb = {"input": [{"image": data_uri(_bomb())}, "a"]}  # costs nothing, since it is not decoded
+        assert [item["object"] for item in server.ask("/v1/embeddings", bomb)[1]["data"]] == ["error", "embedding"]
+    assert room.count == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "JPEG", "WEBP", "lossless", "with alpha", "profile", "TIFF"])
+def test_the_size_of_a_picture_is_read_from_its_head(kind: str) -> None:
+    picture, stream = Image.new("RGBA" if kind == "with alpha" else "RGB", (317, 201)), io.BytesIO()
+    options = {"profile": {"icc_profile": bytes(300_000)}, "lossless": {"lossless": True}}.get(kind, {})
+    picture.save(stream, {"profile": "JPEG"}.get(kind, kind if kind.isupper() else "WEBP"), **options)
+    assert cost_px(data_uri(stream.getvalue())) == (UNTOLD_PX if kind == "TIFF" else 317 * 201)
+    for end in range(0, 40, 3):  # cut anywhere it is an unknown size, and no error
+        assert cost_px(data_uri(stream.getvalue()[:end])) in (UNTOLD_PX, 317 * 201)
+
+
 def test_a_client_that_goes_away_frees_its_place(locked: Running) -> None:
     free = threading.Event()
     locked.service.engine._device.submit(free.wait, 20)
     with socket.create_connection(("127.0.0.1", locked.port)) as connection:
         body = json.dumps({"input": ["a", "b"]}).encode()
         connection.sendall(_head(len(body), f"Authorization: Bearer {KEY}") + body)
-        _until(lambda: locked.service.engine.texts._claimed == 2)
-    _until(lambda: locked.service.engine.texts._claimed == 0)
+        _until(lambda: locked.service.engine.texts.room.count == 2)
+    _until(lambda: locked.service.engine.texts.room.count == 0)
     free.set()
 
 
@@ -205,7 +235,7 @@ def test_half_closed_connections_leave_nothing_behind(server: Running) -> None:
             connection.sendall(_head(len(body)) + body[:5])
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(100) == b""
-    _until(lambda: server.service.engine.texts._claimed == 0)
+    _until(lambda: server.service.engine.texts.room.count == 0)
     assert server.ask("/v1/embeddings", {"input": "a"})[0] == 200
 
 
@@ -213,7 +243,7 @@ def test_two_hundred_clients_at_once_are_all_answered(server: Running) -> None:
     with ThreadPoolExecutor(200) as threads:
         answers = list(threads.map(lambda number: server.ask("/v1/embeddings", {"input": f"{number}"})[0], range(400)))
     assert set(answers) <= {200, 429} and answers.count(200) >= 64
-    assert server.service.engine.texts._claimed == 0
+    assert server.service.engine.texts.room.count == 0
 
 
 # ---- what they send
@@ -279,6 +309,26 @@ def test_a_decoder_that_is_killed_costs_one_picture_at_most(server: Running) -> 
 def test_what_is_no_request_is_a_400(server: Running, body: bytes) -> None:
     status, answer, _ = server.ask("/v1/embeddings", body)
     assert status == 400 and answer["error"]["message"]
+
+
+def test_an_error_of_ours_is_told_in_the_same_shape_with_an_id_that_the_log_has(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server.service.embedder, "probabilities", None)
+    status, answer, told = server.ask("/v1/score", {"images": CAT["input"], "texts": "a"})
+    assert status == 500 and answer["error"]["type"] == "server_error"
+    assert told["x-request-id"] in answer["error"]["message"] and told["x-request-id"] in caplog.text
+    assert "probabilities" not in str(answer) and "not callable" in caplog.text
+
+
+def test_a_method_that_a_route_has_not_is_a_405_that_names_those_it_has(server: Running) -> None:
+    for path, method, allowed in (
+        ("/v1/models", "POST", "GET"),
+        ("/v1/score", "PUT", "POST"),
+        ("/v1/score", None, "POST"),
+    ):
+        status, answer, told = server.ask(path, method=method)
+        assert (status, told["allow"]) == (405, allowed) and answer["error"]["message"]
 
 
 # ---- the end

@@ -124,7 +124,7 @@ def test_similar_pictures_and_thumbnails_are_asked_for_by_id(finder: Running, li
     status, answer, _ = finder.ask("/v1/search", {"similar_to": digest, "top": 4})
     assert status == 200 and [hit["id"] for hit in answer["data"]] == [hit.digest for hit in expected]
     assert digest not in [hit["id"] for hit in answer["data"]]
-    for unknown in ("0" * 64, "../../etc/passwd", "%2e%2e"):
+    for unknown in ("0" * 64, "0" * 63, "0" * 9, "../../etc/passwd", "%2e%2e"):
         assert finder.ask(f"/v1/thumbnails/{unknown}")[0] in (400, 404)
 
 
@@ -139,6 +139,7 @@ def test_similar_pictures_and_thumbnails_are_asked_for_by_id(finder: Running, li
         ({"query": "a", "where": "nothing = 1"}, 400),
         ({"query": "a", "where": "1=1; drop table image"}, 400),
         ({"similar_to": "0" * 64}, 404),
+        ({"similar_to": "0" * 9}, 400),
         ({"similar_to": "/etc/passwd"}, 400),
         ({"query": "a", "top": 0}, 400),
         ({}, 400),

@@ -90,7 +90,7 @@ def test_what_costs_more_than_the_service_holds_is_refused(embedder: Embedder, c
         body = {"images": IMAGES[:2], "max_tokens": 64}
         assert writer.ask("/v1/caption", {**body, "beams": 8})[0] == 413
         assert writer.ask("/v1/caption", {**body, "beams": 1})[0] == 200
-        assert writer.service.engine.captions._claimed == 0
+        assert writer.service.engine.captions.room.count == 0
 
 
 def test_without_a_captioner_the_routes_say_what_is_missing(server: Running) -> None:

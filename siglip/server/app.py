@@ -156,7 +156,8 @@ class Service:
             return Response(status_code=499)
 
         @app.exception_handler(Exception)
-        async def ours(request: Request, _: Exception) -> JSONResponse:
+        async def ours(request: Request, error: Exception) -> JSONResponse:
+            LOG.error("request %s failed", request.state.request_id, exc_info=error)
             return _told(500, f"internal error; the log tells more under {request.state.request_id}", "internal")
 
         _ = bad, refused, invalid, other, gone, ours

@@ -97,12 +97,12 @@ class Guard:
             self._metrics.rejections.labels(refusal.reason).inc()
             await request.refuse(refusal)
         except Exception:
+            if request.status == 500:  # the app has told it
+                return
             LOG.exception("request %s failed", request.id)
-            if not request.status:
-                message = f"internal error; the log tells more under {request.id}"
-                await request.refuse(_Refusal(500, message, "internal"))
-            elif request.status != 500:  # else the app has told it
+            if request.status:
                 raise
+            await request.refuse(_Refusal(500, f"internal error; the log tells more under {request.id}", "internal"))
         finally:
             # the pattern of the route, which FastAPI leaves here, and not what the client wrote
             route = getattr(scope.get("route"), "path", "other")

@@ -23,6 +23,14 @@ from siglip.training.loop import loader_settings
 from siglip.training.report import Reporter
 from siglip.training.tasks import build
 
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No metrics.png, which takes longer than the run, but in tests marked `drawn`."""
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr("siglip.training.report.draw", lambda rows, path: None)
+
+
 COLOURS = {
     "red": (220, 30, 30), "green": (20, 150, 40), "blue": (30, 50, 220), "yellow": (240, 220, 40),
     "black": (10, 10, 10), "white": (250, 250, 250), "orange": (250, 140, 20), "pink": (250, 150, 200),

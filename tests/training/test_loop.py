@@ -32,6 +32,7 @@ def learning_run(shard: Path) -> TrainConfig:
     return replace(config, data=replace(config.data, held_out=str(held_out), positives="equal", augment=augment))
 
 
+@pytest.mark.drawn
 def test_a_run_learns_and_exports_what_transformers_loads_too(shard: Path, tmp_path: Path) -> None:
     folder = train(learning_run(shard), tmp_path / "run")
 

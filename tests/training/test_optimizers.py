@@ -1,6 +1,7 @@
 """Optimizers take the steps their papers write down, and decay touches kernels only."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,32 @@ def test_adafactor_equals_its_recipe_in_plain_loops(shape: tuple[int, int]) -> N
         weight.grad = gradient.clone()
         optimizer.step()
     torch.testing.assert_close(weight.detach(), slow_adafactor(gradients, 0.01), rtol=2e-3, atol=2e-5)
+
+
+def test_adafactor_of_a_vector_keeps_the_second_moment_of_each_number() -> None:
+    gradients = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    weight = nn.Parameter(torch.zeros(5))
+    optimizer = Adafactor([weight], lr=0.01)
+    expected, second, momentum = [0.0] * 5, [0.0] * 5, torch.zeros(5, dtype=torch.bfloat16)
+    for index, gradient in enumerate(gradients):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        decay = min(0.95, 1 - (index + 1) ** -0.8)
+        for i, g in enumerate(gradient.tolist()):
+            second[i] = decay * second[i] + (1 - decay) * (g**2 + 1e-30)
+            new = 0.9 * momentum[i].item() + 0.1 * g / math.sqrt(second[i])
+            expected[i] -= 0.01 * new
+            momentum[i] = new
+    torch.testing.assert_close(weight.detach(), torch.tensor(expected), rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adafactor", Adafactor), ("lion", Lion)])
+def test_the_recipe_names_the_optimizer(name: Any, kind: type, tiny_model: SiglipModel) -> None:
+    optimizer = make_optimizer(tiny_model.named_parameters(), OptimizerSpec(name=name, lr=0.5, beta1=0.8, beta2=0.7))
+    assert type(optimizer) is kind
+    betas = ("beta1", "beta2_cap") if kind is Adafactor else ("betas",)
+    for group in optimizer.param_groups:
+        assert [group[key] for key in betas] == ([0.8, 0.7] if kind is Adafactor else [(0.8, 0.7)])
 
 
 def test_adafactor_keeps_short_axes_whole_and_long_ones_factored() -> None:

@@ -1,6 +1,7 @@
 """Several processes give the numbers of one, replicated or sharded, with equal and unequal shares."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def train_in_turn() -> None:
     out = Path(os.environ["OUT"])
     configs = runs(Path(os.environ["SHARD"]))
     device = init_from_environment()
+    sys.modules["matplotlib"] = None  # pyright: ignore[reportArgumentType]  # a plot takes longer than the run
     for name, config in configs.items():
         train(config, out / name)
     if rank() == 0:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -90,6 +91,18 @@ def test_a_replaced_shard_is_indexed_anew(make_tar: MakeTar) -> None:
     for number in range(2):
         source = open_source(make_tar("s.tar", {f"k{number}.png": png(number), f"k{number}.txt": "x" * (number + 1)}))
         assert [source.sample(0).name, source.sample(0).captions[0]] == [f"s/k{number}", "x" * (number + 1)]
+
+
+def test_a_shard_needs_its_end_mark_and_no_padding_behind_it(make_tar: MakeTar) -> None:
+    text = "x" * 512_001  # at the last member, 1,001 blocks; the header before it is one
+    path = make_tar("s.tar", {"k.png": png(0), "k.txt": text})
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[-1].offset_data + 1001 * 512
+    os.truncate(path, end + 512)
+    assert open_source(path).sample(0).captions == (text,)
+    os.truncate(path, end + 511)
+    with pytest.raises(DataError, match=f"has no end mark after byte {end}"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("size", [0, 700, 1024, 1500, 2000, 5 * 512])

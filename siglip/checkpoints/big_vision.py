@@ -79,13 +79,10 @@ def _tensors(path: Path) -> dict[str, StoredTensor]:
         else:
             tensors[name] = array.stored()
     if _OLD_TEXT_POSITIONS in tensors and _TEXT_POSITIONS in tensors:
-        tensors[_TEXT_POSITIONS] = _sum(tensors[_TEXT_POSITIONS], tensors.pop(_OLD_TEXT_POSITIONS))
+        # some early text towers learned their positions in two places by mistake (text_transformer.py, load)
+        first, second = tensors[_TEXT_POSITIONS], tensors.pop(_OLD_TEXT_POSITIONS)
+        tensors[_TEXT_POSITIONS] = StoredTensor(first.shape, first.dtype, lambda: first.read() + second.read())
     return tensors
-
-
-def _sum(first: StoredTensor, second: StoredTensor) -> StoredTensor:
-    # some early text towers learned their positions in two places by mistake (text_transformer.py, load)
-    return StoredTensor(first.shape, first.dtype, lambda: first.read() + second.read())
 
 
 def _config(path: Path, tensors: Mapping[str, StoredTensor]) -> SiglipConfig:

@@ -13,7 +13,7 @@ import torch
 
 from siglip import __version__
 from siglip.checkpoints.hub import resolve
-from siglip.config import SiglipTextConfig, SiglipVisionConfig
+from siglip.config import SiglipTextConfig
 from siglip.files import cache_folder, write_text
 from siglip.model import kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, StrPath
@@ -85,16 +85,15 @@ def _config(model: Any) -> list[Any]:
     config = kind.whole_config(model.config)
     if kind.writes_text:
         return [config.to_dict()]
-    said: list[Any] = [_tower(getattr(config, f"{tower}_config")) for tower in kind.towers]
+    said: list[Any] = []
+    for tower in kind.towers:
+        tower_config = getattr(config, f"{tower}_config")
+        values = asdict(tower_config)
+        del values["attention_dropout"]
+        if isinstance(tower_config, SiglipTextConfig):
+            values["projection_size"] = tower_config.embedding_size
+        said.append(values)
     return [*said, list(config.id2label.values())] if kind.has_classes else said
-
-
-def _tower(config: SiglipTextConfig | SiglipVisionConfig) -> dict[str, Any]:
-    values = asdict(config)
-    del values["attention_dropout"]
-    if isinstance(config, SiglipTextConfig):
-        values["projection_size"] = config.embedding_size
-    return values
 
 
 def _text(values: object) -> bytes:

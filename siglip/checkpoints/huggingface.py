@@ -73,8 +73,12 @@ def write(folder: Path, content: Content) -> None:
     """Write what transformers' class of the same name reads, in as many files as `max_shard_bytes` asks for."""
     tensors = content.tensors
     largest = max(tensors.values(), key=_num_bytes)
-    values = {**_config_values(content), "dtype": str(largest.dtype).removeprefix("torch.")}
-    write_json(folder / CONFIG, values)
+    values = content.config.to_dict()
+    # without these transformers takes the ids of another model's vocabulary, and warns
+    values["text_config"] |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
+    dtype = str(largest.dtype).removeprefix("torch.")
+    own = {"architectures": [content.kind.name], **content.kind.own_values(values), "dtype": dtype}
+    write_json(folder / CONFIG, own)
     write_weights(folder, {**tensors, **_identity_head(content, largest.dtype)}, content.max_shard_bytes)
 
 
@@ -127,7 +131,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_safetensors(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
     """Write one safetensors file."""
-    save_file({name: _alone(tensor.read()) for name, tensor in tensors.items()}, path, {"format": "pt"})
+    whole: dict[str, Tensor] = {}
+    for name, stored in tensors.items():
+        tensor = stored.read().contiguous()
+        # the library refuses parts of a larger tensor, such as one of three stacked kernels
+        whole[name] = tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+    save_file(whole, path, {"format": "pt"})
 
 
 class SafetensorsFile:
@@ -168,21 +177,21 @@ class SafetensorsFile:
         return self._handle
 
 
-def open_weights(path: Path) -> list["SafetensorsFile"]:
+def open_weights(path: Path) -> list[SafetensorsFile]:
     """The safetensors file `path`, or those of a folder; raises CheckpointError if it has none."""
-    return [SafetensorsFile(file) for file in ([path] if path.is_file() else _weight_files(path))]
-
-
-def _weight_files(folder: Path) -> list[Path]:
+    if path.is_file():
+        files = [path]
     # the order of transformers: a single file wins over an index
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if (folder / INDEX).is_file():
-        return [folder / name for name in _indexed(folder)]
-    raise CheckpointError(
-        f"{folder} has {CONFIG} but no weights, expected {SINGLE} or {INDEX}; "
-        "get the missing file, or save the model as safetensors"
-    )
+    elif (path / SINGLE).is_file():
+        files = [path / SINGLE]
+    elif (path / INDEX).is_file():
+        files = [path / name for name in _indexed(path)]
+    else:
+        raise CheckpointError(
+            f"{path} has {CONFIG} but no weights, expected {SINGLE} or {INDEX}; "
+            "get the missing file, or save the model as safetensors"
+        )
+    return [SafetensorsFile(file) for file in files]
 
 
 def _indexed(folder: Path) -> list[str]:
@@ -219,13 +228,6 @@ def _identity_head(content: Content, dtype: torch.dtype) -> dict[str, StoredTens
     return {f"{prefix}head.{name}": StoredTensor.of(tensor) for name, tensor in head.items()}
 
 
-def _config_values(content: Content) -> dict[str, Any]:
-    values = content.config.to_dict()
-    # without these transformers takes the ids of another model's vocabulary, and warns
-    values["text_config"] |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
-    return {"architectures": [content.kind.name], **content.kind.own_values(values)}
-
-
 def _shards(tensors: Mapping[str, StoredTensor], max_bytes: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     room = max_bytes
@@ -236,12 +238,6 @@ def _shards(tensors: Mapping[str, StoredTensor], max_bytes: int) -> list[list[st
             room = max_bytes - _num_bytes(tensor)
         shards[-1].append(name)
     return shards
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    # the library refuses parts of a larger tensor, such as one of three stacked kernels
-    tensor = tensor.contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _num_bytes(tensor: StoredTensor) -> int:

@@ -60,8 +60,11 @@ def _check(checkpoint: Checkpoint, expected: dict[str, StoredTensor], unexpected
     ]
     if not missing and not unexpected and not misshapen:
         return
-    problems = (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshapen))
-    parts = [f"{len(names)} {word}: {_listed(names)}" for word, names in problems if names]
+    parts: list[str] = []
+    for word, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshapen)):
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            parts.append(f"{len(names)} {word}: {', '.join(names[:_LISTED])}{more}")
     raise TensorMismatch(
         f"{checkpoint.path} does not fit its configuration. {'. '.join(parts)}. "
         "Take weights and configuration from the same checkpoint, and load it with the class that it was saved from"
@@ -71,8 +74,3 @@ def _check(checkpoint: Checkpoint, expected: dict[str, StoredTensor], unexpected
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     # a single number is stored with and without an axis
     return () if shape == (1,) else shape
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -95,15 +95,11 @@ def read_npz(path: Path) -> dict[str, NpzArray]:
 def write_npz(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
     """Write an uncompressed archive, reading one tensor at a time."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, tensor in tensors.items():
+        for name, stored in tensors.items():
+            tensor = stored.read().contiguous()
+            bits = tensor.view(torch.int16).numpy().view("V2") if tensor.dtype == torch.bfloat16 else tensor.numpy()
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _to_numpy(tensor.read().contiguous()), allow_pickle=False)
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view("V2")
-    return tensor.numpy()
+                np.lib.format.write_array(member, bits, allow_pickle=False)
 
 
 def _data_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:

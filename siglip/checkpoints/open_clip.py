@@ -50,7 +50,12 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint of a folder, or of one weights file with `open_clip_config.json` beside it."""
     config = read_config(path)
     rules = tuple(_rules(config))
-    file = _weights_file(path) if path.is_dir() else path
+    files = [path / name for name in (WEIGHTS, STATE_DICT) if (path / name).is_file()] if path.is_dir() else [path]
+    if not files:
+        raise CheckpointError(
+            f"{path} has {CONFIG} but no weights, expected {WEIGHTS} or {STATE_DICT}; get one of them"
+        )
+    file = files[0]
     if file.suffix == ".safetensors":
         stored = SafetensorsFile(file)
         return Checkpoint(file, config, stored.tensors(), rules, stored.release)
@@ -122,13 +127,6 @@ def write(folder: Path, content: Content) -> None:
 def _read_values(path: Path) -> tuple[Path, dict[str, Any]]:
     file = (path if path.is_dir() else path.parent) / CONFIG
     return file, read_json(file)
-
-
-def _weights_file(folder: Path) -> Path:
-    for name in (WEIGHTS, STATE_DICT):
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} has {CONFIG} but no weights, expected {WEIGHTS} or {STATE_DICT}; get one of them")
 
 
 def _state_dict(file: Path) -> dict[str, StoredTensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from siglip.checkpoints import huggingface
-from siglip.checkpoints.big_vision import CONVOLUTION, block_rules, dense_rules, norm_rules
+from siglip.checkpoints.big_vision import CONVOLUTION, TRANSPOSED, block_rules, dense_rules, norm_rules
 from siglip.checkpoints.npz import NpzArray, read_npz
 from siglip.checkpoints.tensors import BATCH_OF_ONE, Checkpoint, Content, Layout, Rule, StoredTensor
 from siglip.config import SiglipConfig, SiglipVisionConfig
@@ -67,7 +67,11 @@ def read_config(path: Path) -> PaliGemmaConfig:
 def read(path: Path) -> PaliGemmaCheckpoint:
     """What a folder or file holds, unread."""
     file = _npz(path)
-    return _read_folder(path) if file is None else _read_npz(file)
+    if file is None:
+        return _read_folder(path)
+    tensors = _tensors(read_npz(file))
+    config = _config(file, tensors)
+    return PaliGemmaCheckpoint(config, Checkpoint(file, _tower_only(config), tensors, tuple(_rules(config))))
 
 
 def write(folder: Path, content: Content) -> None:
@@ -137,12 +141,6 @@ def _drop_tied_head(tensors: dict[str, StoredTensor], path: Path) -> None:
 
 def _tower_only(config: PaliGemmaConfig) -> SiglipConfig:
     return SiglipConfig(vision_config=config.vision_config)
-
-
-def _read_npz(path: Path) -> PaliGemmaCheckpoint:
-    tensors = _tensors(read_npz(path))
-    config = _config(path, tensors)
-    return PaliGemmaCheckpoint(config, Checkpoint(path, _tower_only(config), tensors, tuple(_rules(config))))
 
 
 def _tensors(arrays: Mapping[str, NpzArray]) -> dict[str, StoredTensor]:
@@ -250,10 +248,9 @@ def _decoder_rules(theirs: str, ours: str, text: GemmaConfig) -> Iterator[Rule]:
     yield part("attn/kv_einsum/w", "self_attn.k", into, first)
     yield part("attn/kv_einsum/w", "self_attn.v", into, second)
     yield part("attn/attn_vec_einsum/w", "self_attn.o", _out_of_heads(text.num_attention_heads), whole)
-    transposed = Layout(lambda kernel: kernel.T, lambda weight: weight.T)
-    yield part("mlp/gating_einsum", "mlp.gate", _first_of(transposed), first)
-    yield part("mlp/gating_einsum", "mlp.up", _first_of(transposed), second)
-    yield part("mlp/linear", "mlp.down", transposed, whole)
+    yield part("mlp/gating_einsum", "mlp.gate", _first_of(TRANSPOSED), first)
+    yield part("mlp/gating_einsum", "mlp.up", _first_of(TRANSPOSED), second)
+    yield part("mlp/linear", "mlp.down", TRANSPOSED, whole)
     before_mlp = "pre_feedforward_layernorm" if text.post_norms else "post_attention_layernorm"
     yield Rule(f"{theirs}pre_attention_norm/scale", f"{ours}input_layernorm.weight")
     yield Rule(f"{theirs}pre_ffw_norm/scale", f"{ours}{before_mlp}.weight")

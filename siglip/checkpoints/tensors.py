@@ -127,12 +127,12 @@ def _read(rules: list[Rule], sources: list[StoredTensor]) -> Tensor:
 
 
 def _parts(rules: list[Rule], sources: list[Tensor]) -> list[Tensor]:
-    return [rule.layout.to_ours(_cut(source, rule.source_rows)) for rule, source in zip(rules, sources, strict=True)]
-
-
-def _cut(tensor: Tensor, rows: RowSlice) -> Tensor:
-    if rows == ALL:
-        return tensor
-    start, stop, of = rows
-    step = len(tensor) // of
-    return tensor[start * step : stop * step]
+    parts: list[Tensor] = []
+    for rule, source in zip(rules, sources, strict=True):
+        cut = source
+        if rule.source_rows != ALL:
+            start, stop, of = rule.source_rows
+            step = len(source) // of
+            cut = source[start * step : stop * step]
+        parts.append(rule.layout.to_ours(cut))
+    return parts

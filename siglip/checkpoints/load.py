@@ -25,7 +25,6 @@ from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError
 from siglip.model import kind_of, resize_position_embedding
 from siglip.model.int8 import make_int8, quantised
-from siglip.model.kinds import AnyConfig
 from siglip.pretrained import HubOptions, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipTokenizer
 
@@ -115,7 +114,13 @@ def load_model(
     fresh_head = row.has_classes and (stored is None or (labels is not None and list(labels) != stored))
     if problem_type is not None:
         config = replace(config, problem_type=problem_type)
-    model = build_empty(kind, _config(kind, config, image_size, labels))
+    if labels is not None:
+        config = config.with_labels(list(labels), config.problem_type)
+    if image_size is not None:
+        if "vision" not in row.towers:
+            raise ConfigError(f"image_size={image_size} has no meaning for {kind.__name__}; leave it out")
+        config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
+    model = build_empty(kind, row.own_config(config))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
     state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=find_device(device))
     model.load_state_dict(state, assign=True)
@@ -237,17 +242,6 @@ def image_settings(path: Path, config: SiglipConfig | None) -> ImageSettings:
 
 def _layouts(path: Path) -> list[ModuleType]:
     return [layout for layout in (open_clip, huggingface, big_vision) if layout.holds(path)]
-
-
-def _config(kind: type, config: SiglipConfig, image_size: int | None, labels: Sequence[str] | None) -> AnyConfig:
-    """The configuration to build a model of that class with."""
-    if labels is not None:
-        config = config.with_labels(list(labels), config.problem_type)
-    if image_size is not None:
-        if "vision" not in kind_of(kind).towers:
-            raise ConfigError(f"image_size={image_size} has no meaning for {kind.__name__}; leave it out")
-        config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
-    return kind_of(kind).own_config(config)
 
 
 def _read(

@@ -1,7 +1,5 @@
 """A model and a checkpoint -> the tensors of the one in the other, unread, or one error that lists what is wrong."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -22,8 +20,8 @@ def find_tensors(model: nn.Module, checkpoint: Checkpoint, *, fresh_head: bool =
 
     Position embeddings keep the number they have in the file. Raises TensorMismatch under the names of the file.
     """
-    prefix = kind_of(model).prefix
-    wanted = {prefix + name: StoredTensor.of(tensor) for name, tensor in model.state_dict().items()}
+    kind = kind_of(model)
+    wanted = {kind.prefix + name: StoredTensor.of(tensor) for name, tensor in model.state_dict().items()}
     if fresh_head:
         wanted = {name: tensor for name, tensor in wanted.items() if name not in CLASSIFIER}
     for positions in POSITIONS & wanted.keys():
@@ -31,16 +29,8 @@ def find_tensors(model: nn.Module, checkpoint: Checkpoint, *, fresh_head: bool =
         wanted[positions] = StoredTensor.of(torch.empty(stored.num_patches, stored.hidden_size, device="meta"))
     rules = checkpoint.rules if checkpoint.rules is not None else [Rule(name, name) for name in wanted]
     needed = [rule for rule in rules if rule.target in wanted]
-    _check(checkpoint, translate((rule.back() for rule in needed), wanted), _unexpected(model, checkpoint, rules))
-    found = translate(needed, checkpoint.tensors)
-    return {name.removeprefix(prefix): found[name] for name in wanted}
-
-
-def _unexpected(model: nn.Module, checkpoint: Checkpoint, rules: Sequence[Rule]) -> list[str]:
-    """Names in the file that nothing reads, but for those of the parts that `model` does not have."""
-    kind = kind_of(model)
     known = {rule.source for rule in rules}
-    return [
+    unexpected = [
         name
         for name in checkpoint.tensors
         if name not in known
@@ -48,6 +38,9 @@ def _unexpected(model: nn.Module, checkpoint: Checkpoint, rules: Sequence[Rule])
         # only a file with our names tells which part of the model an unknown name belongs to
         and (checkpoint.rules is not None or kind.knows(name))
     ]
+    _check(checkpoint, translate((rule.back() for rule in needed), wanted), unexpected)
+    found = translate(needed, checkpoint.tensors)
+    return {name.removeprefix(kind.prefix): found[name] for name in wanted}
 
 
 def _check(checkpoint: Checkpoint, expected: dict[str, StoredTensor], unexpected: list[str]) -> None:

@@ -40,9 +40,11 @@ _GEMMA = {
 
 def read_image_settings(folder: Path) -> ImageSettings | None:
     """The settings stored in a folder, None if there are none; raises CheckpointError for what SigLIP never does."""
-    values = _image_values(folder)
-    if values is None:
-        return None
+    values = read_json(folder / NESTED).get("image_processor") if (folder / NESTED).is_file() else None
+    if not isinstance(values, dict):
+        if not (folder / IMAGE).is_file():
+            return None
+        values = read_json(folder / IMAGE)
     try:
         return _image_settings(folder, values)
     except SiglipError:
@@ -113,8 +115,13 @@ def read_tokenizer(folder: Path, context_length: int | None, *, may_have_more: b
     if context_length is None and values.get("model_max_length", 0) in range(2, 100_000):
         context_length = values["model_max_length"]
     length = context_length or tokenizer.settings.context_length
-    templates = _templates(folder, values.get("templates", list(tokenizer.settings.templates)))
-    tokenizer.settings = replace(tokenizer.settings, clean=clean, context_length=length, templates=templates)
+    texts: Any = values.get("templates", list(tokenizer.settings.templates))
+    if not (isinstance(texts, list) and texts and all(isinstance(text, str) and "{}" in text for text in texts)):
+        raise CheckpointError(
+            f'{folder / TEXT}: "templates" is {texts!r:.80}, expected a list of texts, each with {{}} where the label '
+            "goes"
+        )
+    tokenizer.settings = replace(tokenizer.settings, clean=clean, context_length=length, templates=tuple(texts))
     return tokenizer
 
 
@@ -145,22 +152,6 @@ def write_tokenizer(folder: Path, tokenizer: SiglipTokenizer) -> None:
         "model_input_names": ["input_ids"],
     }
     write_json(folder / TEXT, {**(read_json(beside) if beside.is_file() else template), **settings})
-
-
-def _templates(folder: Path, values: Any) -> tuple[str, ...]:
-    if isinstance(values, list) and values and all(isinstance(value, str) and "{}" in value for value in values):
-        return tuple(values)
-    raise CheckpointError(
-        f'{folder / TEXT}: "templates" is {values!r:.80}, expected a list of texts, each with {{}} where the label goes'
-    )
-
-
-def _image_values(folder: Path) -> dict[str, Any] | None:
-    if (folder / NESTED).is_file():
-        nested = read_json(folder / NESTED).get("image_processor")
-        if isinstance(nested, dict):
-            return nested
-    return read_json(folder / IMAGE) if (folder / IMAGE).is_file() else None
 
 
 def _image_settings(folder: Path, values: dict[str, Any]) -> ImageSettings:

@@ -150,7 +150,9 @@ def _opened(
                 image.getexif()
         yield image, image.size, 1
     elif isinstance(image, torch.Tensor):
-        picture = _from_array(_numpy(image), channels_first=True)
+        tensor = image.detach().cpu()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        picture = _from_array(array, channels_first=True)
         yield picture, picture.size, 1
     elif isinstance(image, np.ndarray):
         picture = _from_array(image, channels_first=False)
@@ -177,18 +179,14 @@ def open_header(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
     stream.seek(0)
     kind = kind_of(head)
     if kind == "HEIC":
-        return _open_heic(stream)
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise Refused("is a HEIC picture; pip install 'siglip[media]' to read it, or convert it to JPEG") from None
+        return HeifImageFile(stream)
     if kind is not None and kind not in READ_KINDS:
         raise Refused(f"is a {kind} file, which is not read; convert it to JPEG or PNG")
     return Image.open(cast(BinaryIO, stream), formats=FORMATS)
-
-
-def _open_heic(stream: io.BufferedIOBase) -> Image.Image:
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError:
-        raise Refused("is a HEIC picture; pip install 'siglip[media]' to read it, or convert it to JPEG") from None
-    return HeifImageFile(stream)
 
 
 def _loaded(
@@ -209,7 +207,11 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
         yield io.BytesIO(image)
     elif isinstance(image, str) and is_data_uri(image):
         _check_bytes(len(image) * 3 // 4)
-        yield io.BytesIO(_embedded(image))
+        try:
+            data = data_uri_bytes(image)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        yield io.BytesIO(data)
     elif isinstance(image, str) and is_url(image):
         raise Refused("is a web address, and preparing pictures reaches no network; hand over its bytes")
     elif isinstance(image, str | Path):
@@ -231,13 +233,6 @@ def _stream(image: str | Path | bytes | BinaryIO | io.BufferedIOBase) -> Generat
         raise Refused(
             f"is of type {type(image).__name__}, expected a path, bytes, binary file, PIL picture, array or tensor"
         )
-
-
-def _embedded(uri: str) -> bytes:
-    try:
-        return data_uri_bytes(uri)
-    except ValueError as error:
-        raise Refused(str(error)) from error
 
 
 def _num_frames(picture: Image.Image, stream: io.BufferedIOBase) -> int | None:
@@ -270,11 +265,6 @@ def _check_size(picture: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
         raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _from_array(array: np.ndarray, *, channels_first: bool) -> Image.Image:

@@ -60,7 +60,13 @@ class SiglipImageProcessor(PretrainedProcessing):
         """
         if return_tensors not in ("pt", "np", None):
             raise PreparationError(f"return_tensors must be 'pt', 'np' or None, got {return_tensors!r}")
-        batch = _as_batch(images)
+        batch: Sequence[ImageInput]
+        if isinstance(images, np.ndarray | Tensor):
+            batch = list(images) if images.ndim == 4 else [images]
+        elif isinstance(images, Sequence) and not isinstance(images, str | bytes):
+            batch = images
+        else:
+            batch = [images]
         size = self.settings.image_size
         pixels = np.empty((len(batch), size, size, 3), np.uint8)
         for index, image in enumerate(batch):
@@ -101,11 +107,3 @@ class SiglipImageProcessor(PretrainedProcessing):
         )
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return planes.div_(scale).sub_(mean).div_(std)
-
-
-def _as_batch(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    if isinstance(images, np.ndarray | Tensor):
-        return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
-        return images
-    return [images]

@@ -127,10 +127,15 @@ class PaliGemmaProcessor(PretrainedProcessing):
         ids: list[int] = []
         end = 0
         for mark in _MARK.finditer(text):
-            index = self._marked(mark)
-            if index is not None:
-                ids += [*(self.tokenizer.pieces(text[end : mark.start()]) if mark.start() > end else []), index]
-                end = mark.end()
+            kind, digits = mark.groups()
+            if kind == "loc" and len(digits) == 4 and int(digits) < _PLACES:
+                index = _GEMMA_SIZE + int(digits)
+            elif kind == "seg" and len(digits) == 3 and int(digits) < _SHAPES:
+                index = _GEMMA_SIZE + _PLACES + int(digits)
+            else:
+                continue
+            ids += [*(self.tokenizer.pieces(text[end : mark.start()]) if mark.start() > end else []), index]
+            end = mark.end()
         return ids + (self.tokenizer.pieces(text[end:]) if end < len(text) or not text else [])
 
     def decode(self, token_ids: Ids) -> str:
@@ -140,8 +145,9 @@ class PaliGemmaProcessor(PretrainedProcessing):
         for index in map(int, token_ids):
             if index == self.eos_token_id:
                 break
-            mark = self._mark(index)
-            if mark is not None:
+            place = index - _GEMMA_SIZE
+            if self.tokenizer.is_gemma and 0 <= place < _PLACES + _SHAPES:
+                mark = f"<loc{place:04d}>" if place < _PLACES else f"<seg{place - _PLACES:03d}>"
                 text, plain = text + self._plain(plain) + mark, []
             elif index not in left_out and index < self.tokenizer.vocab_size:
                 plain.append(index)
@@ -153,20 +159,6 @@ class PaliGemmaProcessor(PretrainedProcessing):
 
     def _plain(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids) if ids else ""
-
-    def _marked(self, mark: re.Match[str]) -> int | None:
-        kind, digits = mark.groups()
-        if kind == "loc" and len(digits) == 4 and int(digits) < _PLACES:
-            return _GEMMA_SIZE + int(digits)
-        if kind == "seg" and len(digits) == 3 and int(digits) < _SHAPES:
-            return _GEMMA_SIZE + _PLACES + int(digits)
-        return None
-
-    def _mark(self, index: int) -> str | None:
-        place = index - _GEMMA_SIZE
-        if not self.tokenizer.is_gemma or not 0 <= place < _PLACES + _SHAPES:
-            return None
-        return f"<loc{place:04d}>" if place < _PLACES else f"<seg{place - _PLACES:03d}>"
 
 
 class Box(NamedTuple):

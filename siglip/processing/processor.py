@@ -45,7 +45,12 @@ class SiglipProcessor(PretrainedProcessing):
             raise PreparationError("neither text nor images given; pass at least one of text=... and images=...")
         inputs = ModelInputs()
         if text is not None:
-            _check_not_swapped(text)
+            first = text[0] if isinstance(text, list | tuple) and text else text
+            if not isinstance(first, str | list | tuple):
+                raise PreparationError(
+                    f"text must be strings, got {type(first).__name__}; texts come first and pictures second: "
+                    "processor(text=..., images=...)"
+                )
             inputs |= self.tokenizer(
                 text, padding=padding, truncation=truncation, max_length=max_length, return_tensors=return_tensors
             )
@@ -64,12 +69,3 @@ class SiglipProcessor(PretrainedProcessing):
     ) -> list[str]:
         """The tokenizer's `batch_decode`."""
         return self.tokenizer.batch_decode(sequences, skip_special_tokens)
-
-
-def _check_not_swapped(text: object) -> None:
-    first = text[0] if isinstance(text, list | tuple) and text else text
-    if not isinstance(first, str | list | tuple):
-        raise PreparationError(
-            f"text must be strings, got {type(first).__name__}; texts come first and pictures second: "
-            "processor(text=..., images=...)"
-        )

@@ -81,9 +81,15 @@ class SiglipTokenizer(PretrainedProcessing):
         if return_tensors not in (None, "pt", "np"):
             raise PreparationError(f"return_tensors must be 'pt', 'np' or None (lists), got {return_tensors!r}")
         pieces = self._encode(_check_texts(text))
+        room = self.settings.context_length - 1
         if truncation is False:
-            self._forbid_cutting(pieces)
-        rows = [self._fit(ids) for ids in pieces]
+            for index, ids in enumerate(pieces):
+                if len(ids) > room:
+                    raise PreparationError(
+                        f"text {index} has {len(ids) + 1} tokens with its EOS, this checkpoint reads {room + 1}, and "
+                        "truncation=False forbids cutting; shorten the text, or drop truncation=False"
+                    )
+        rows = [[*ids[:room], self.eos_token_id, *[self.pad_token_id] * (room - len(ids))] for ids in pieces]
         if return_tensors is None:
             return ModelInputs(input_ids=rows[0] if isinstance(text, str) else rows)
         array = np.array(rows, dtype=np.int64)
@@ -192,10 +198,6 @@ class SiglipTokenizer(PretrainedProcessing):
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self._vocabulary.encode(texts, self.settings.clean)
 
-    def _fit(self, ids: list[int]) -> list[int]:
-        text_length = self.settings.context_length - 1
-        return [*ids[:text_length], self.eos_token_id, *[self.pad_token_id] * (text_length - len(ids))]
-
     def _check_options(self, padding: object, truncation: object, max_length: object) -> None:
         length = self.settings.context_length
         if padding not in (None, "max_length"):
@@ -210,15 +212,6 @@ class SiglipTokenizer(PretrainedProcessing):
                 f"max_length={max_length!r}, but this checkpoint reads exactly {length} tokens; "
                 f"pass max_length={length} or nothing"
             )
-
-    def _forbid_cutting(self, pieces: list[list[int]]) -> None:
-        for index, ids in enumerate(pieces):
-            if len(ids) >= self.settings.context_length:
-                raise PreparationError(
-                    f"text {index} has {len(ids) + 1} tokens with its EOS, this checkpoint reads "
-                    f"{self.settings.context_length}, and truncation=False forbids cutting; shorten the text, or drop "
-                    "truncation=False"
-                )
 
 
 def clean_text(text: str, clean: Clean) -> str:

@@ -232,7 +232,10 @@ class GemmaDecoder(nn.Module):
         Token q may see token k where `mask` is true (None: everywhere), k counting from the first one in the cache.
         With `wanted` only the token at that place of each row comes out, and the last layer works for it alone.
         """
-        turn = self._turn(positions)
+        half = self.config.head_dim // 2
+        steps = torch.arange(half, device=positions.device, dtype=torch.float32) / half
+        angles = positions[:, None, :, None].float() * self.config.rope_theta**-steps
+        turn = angles.cos(), angles.sin()
         x, states = embeds, [embeds]
         for index, layer in enumerate(self.layers):
             memory = None if cache is None else (cache, index)
@@ -252,9 +255,3 @@ class GemmaDecoder(nn.Module):
         logits = self.embed_tokens.scores(hidden).float()
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
-
-    def _turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        half = self.config.head_dim // 2
-        steps = torch.arange(half, device=positions.device, dtype=torch.float32) / half
-        angles = positions[:, None, :, None].float() * self.config.rope_theta**-steps
-        return angles.cos(), angles.sin()

@@ -92,7 +92,7 @@ def gelu_of(layer: nn.Module, hidden: Float[Tensor, "*batch width"], approximate
 
     By blocks that stay in the cache: a second wide tensor costs a page fault every 4 KB.
     """
-    if _records(hidden) or _is_watched(layer):
+    if _is_watched(layer, hidden):
         return F.gelu(hidden, approximate=approximate)
     for block in hidden.view(-1).split(_GELU_BLOCK):
         if approximate == "tanh":
@@ -106,14 +106,13 @@ def gelu_of(layer: nn.Module, hidden: Float[Tensor, "*batch width"], approximate
     return hidden
 
 
-def _records(x: Tensor) -> bool:
-    """Whether operations on `x` are kept for a backward pass or a graph, or run elsewhere than here."""
+def _is_watched(layer: nn.Module, output: Tensor) -> bool:
+    """Whether somebody else may hold the `output` of `layer`, or it lies elsewhere than here."""
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return torch.is_grad_enabled() or tracing or x.device.type != "cpu"
-
-
-def _is_watched(layer: nn.Module) -> bool:
-    """Whether somebody may hold the output of `layer`: a hook, or what was put in its place (an adapter)."""
+    # for a backward pass or a graph
+    if torch.is_grad_enabled() or tracing or output.device.type != "cpu":
+        return True
+    # a hook, or what was put in the place of `layer` (an adapter)
     return type(layer) is not nn.Linear or bool(vars(layer)["_forward_hooks"]) or bool(_EVERY_MODULES_HOOKS)
 
 

@@ -153,11 +153,6 @@ def _affine(matrix: Callable[[float, int], Sequence[float]]) -> _Operation:
     return apply
 
 
-def _rotated(picture: Image.Image, strength: float, sign: float) -> Image.Image:
-    corner = picture.getpixel((0, 0))
-    return picture.rotate(30 * strength * sign, Image.Resampling.BILINEAR, fillcolor=corner)
-
-
 def _enhanced(kind: Callable[[Image.Image], Any]) -> _Operation:
     return lambda picture, strength, sign: kind(picture).enhance(1 + 0.9 * strength * sign)
 
@@ -172,7 +167,9 @@ OPERATIONS: tuple[_Operation, ...] = (
     _enhanced(ImageEnhance.Contrast),
     _enhanced(ImageEnhance.Brightness),
     _enhanced(ImageEnhance.Sharpness),
-    _rotated,
+    lambda picture, strength, sign: picture.rotate(
+        30 * strength * sign, Image.Resampling.BILINEAR, fillcolor=picture.getpixel((0, 0))
+    ),
     _affine(lambda by, size: (1, 0.3 * by, -0.15 * by * size, 0, 1, 0)),
     _affine(lambda by, size: (1, 0, 0, 0.3 * by, 1, -0.15 * by * size)),
     _affine(lambda by, size: (1, 0, 0.45 * by * size, 0, 1, 0)),

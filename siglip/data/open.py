@@ -169,17 +169,17 @@ def _parsed(data: bytes | None, where: str) -> dict[str, Any]:
 
 
 def _open_folder(folder: Path, columns: Columns, templates: Sequence[str], label_names: Sequence[str]) -> Source:
+    """What `datasets` saved; else captions beside pictures, else one folder for each class, numbered by their names."""
     if (folder / "dataset_dict.json").exists():
         splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
         raise DataError(f"{folder} holds the parts {', '.join(splits)}; open one of them, such as {folder / splits[0]}")
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
         return open_dataset(load_dataset_folder(folder), columns, templates, label_names)
-    return _open_pictures(folder, templates)
 
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}; change its permissions or move it away")
 
-def _open_pictures(folder: Path, templates: Sequence[str]) -> Source:
-    """Captions beside the pictures, else one folder for each class, numbered in alphabetical order of their names."""
-    files, passed_over = _files(folder), PassedOver()
+    files, passed_over = sorted(file.relative_to(folder) for file in walk(folder, unreadable)), PassedOver()
     pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     for file in files:
         if file.suffix.lower() not in IMAGE_SUFFIXES:
@@ -198,19 +198,12 @@ def _open_pictures(folder: Path, templates: Sequence[str]) -> Source:
         return TableSource(captioned, Columns(image="image", caption="caption"), folder=folder)
     if has_classes:
         names = sorted({row["label"] for row in rows})
-        columns = Columns(image="image", label="label")
-        return TableSource(rows, columns, folder=folder, label_names=names, templates=templates)
+        by_class = Columns(image="image", label="label")
+        return TableSource(rows, by_class, folder=folder, label_names=names, templates=templates)
     kinds = Counter(file.suffix or "without suffix" for file in files)
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "no files"
     loose = f", {len(pictures) - len(rows)} pictures outside of class folders and without captions" if pictures else ""
     raise DataError(f"{folder} holds {found}{loose}; {_EXPECTED}")
-
-
-def _files(folder: Path) -> list[Path]:
-    def unreadable(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}; change its permissions or move it away")
-
-    return sorted(file.relative_to(folder) for file in walk(folder, unreadable))
 
 
 def _captions_beside(folder: Path, files: Sequence[Path], pictures: Sequence[Path]) -> dict[Path, Path]:

@@ -64,7 +64,7 @@ def pack(
     ledger = BrokenLedger(None, max_broken, len(source))
     chunks = (range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK))
     made = in_workers(_Packer(source, max_px), chunks, workers)
-    samples = _named_alike(_good(made, ledger, progress or (lambda _: None)))
+    samples = _good(made, ledger, progress or (lambda _: None))
     shards: list[dict[str, str | int]] = []
     count = 0
     for first in samples:
@@ -139,22 +139,19 @@ def encoded(sample: Sample) -> bytes:
 def _good(
     chunks: Iterable[list[Members | Failure]], ledger: BrokenLedger, progress: Callable[[int], None]
 ) -> Iterator[Members]:
-    for chunk in chunks:
-        ledger.add(len(chunk), [item for item in chunk if isinstance(item, Failure)])
-        yield from (item for item in chunk if not isinstance(item, Failure))
-        progress(len(chunk))
-
-
-def _named_alike(samples: Iterable[Members]) -> Iterator[Members]:
-    """The same, with the first picture's suffix for every picture, which is the first member of each sample.
+    """What is not broken, with the first picture's suffix for every picture, which is the first member of each sample.
 
     The `datasets` library takes AVIF and HEIC for pictures only under another name.
     """
     suffix = None
-    for members in samples:
-        (own, content), *others = members.items()
-        suffix = suffix or ("jpg" if own in ("avif", "heic") else own)
-        yield {suffix: content, **dict(others)}
+    for chunk in chunks:
+        ledger.add(len(chunk), [item for item in chunk if isinstance(item, Failure)])
+        for members in chunk:
+            if not isinstance(members, Failure):
+                (own, content), *others = members.items()
+                suffix = suffix or ("jpg" if own in ("avif", "heic") else own)
+                yield {suffix: content, **dict(others)}
+        progress(len(chunk))
 
 
 def _write(path: Path, samples: Iterable[Members], first_key: int) -> int:

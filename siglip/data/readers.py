@@ -4,8 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -88,11 +87,19 @@ def _read_csv(path: Path) -> list[Row]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     separator = _separator(first, "\t" if path.suffix.lower() == ".tsv" else ",")
     where = f"{path} (cells separated by {_SEPARATORS[separator]})"
+    usual_limit = csv.field_size_limit(_MAX_CELL)
     try:
-        with _large_cells():
-            lines = list(_lines(text, separator))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        # the line in which each row ends, and its cells
+        lines = [
+            (reader.line_num, [cell.strip() for cell in cells] if separator == "|" else cells)
+            for cells in reader
+            if cells
+        ]
     except csv.Error as error:
         raise DataError(f"{where} cannot be read as a table: {error}; close every quote that is opened") from error
+    finally:
+        csv.field_size_limit(usual_limit)
     names = [name.strip() for name in lines[0][1]] if lines else []
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where} has the column {twice[0]!r} more than once; names of columns must differ")
@@ -107,14 +114,6 @@ def _read_csv(path: Path) -> list[Row]:
     return [dict(zip(names, [*cells, *[None] * len(names)], strict=False)) for _, cells in lines[1:]]
 
 
-def _lines(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The line in which each row ends, and its cells."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
-    for cells in reader:
-        if cells:
-            yield reader.line_num, [cell.strip() for cell in cells] if separator == "|" else cells
-
-
 def _separator(header: str, usual: str) -> str:
     """The separator that gives the most known names, then the most cells; the usual one if several do."""
 
@@ -123,15 +122,6 @@ def _separator(header: str, usual: str) -> str:
         return sum(cell.lower() in _KNOWN for cell in cells), len(cells), separator == usual
 
     return max(_SEPARATORS, key=fit)
-
-
-@contextmanager
-def _large_cells() -> Generator[None, None, None]:
-    before = csv.field_size_limit(_MAX_CELL)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _text(path: Path) -> str:

@@ -59,7 +59,10 @@ class ShardStore:
         while True:
             try:
                 with self._place(url).open("rb", buffering=0) as file:
-                    found = [_read(file, start, size) for start, size in spans]
+                    found: list[bytes] = []
+                    for start, size in spans:
+                        file.seek(start)
+                        found.append(file.read(size))
                     if is_remote(url):
                         os.utime(file.fileno())  # the last that would be removed now
                 break
@@ -89,7 +92,12 @@ class ShardStore:
             return place
         if _is_plain(url):
             raise DataError(f"{url} is gone; it was there when the data were opened")
-        with _alone(place):
+        import fcntl  # there is none on Windows, where only this is missing
+
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.with_suffix(".lock").open("w") as lock:
+            # one process at a time; the system ends the lock with the process, however that ends
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not place.exists():
                 _bring(url, place)
                 if is_remote(url):
@@ -175,11 +183,6 @@ def _told_apart(key: str, stems: Mapping[str, dict[str, Span]], url: str) -> dic
     return {key: chosen}
 
 
-def _read(file: IO[bytes], start: int, size: int) -> bytes:
-    file.seek(start)
-    return file.read(size)
-
-
 def _identity(url: str) -> str:
     """A file name for what belongs to a shard: another one when a local shard is replaced."""
     if is_remote(url):
@@ -209,17 +212,6 @@ def _make_room(kept: Path, limit_bytes: int) -> None:
         if excess > 0 and path != kept:
             path.unlink(missing_ok=True)
             excess -= size
-
-
-@contextmanager
-def _alone(target: Path) -> Generator[None, None, None]:
-    """One process at a time; the system ends the lock with the process, however that ends."""
-    import fcntl  # there is none on Windows, where only this is missing
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _bring(url: str, target: Path) -> None:

@@ -89,7 +89,11 @@ class TableSource:
         name = f"row-{index:08d}"
         if isinstance(picture, str) and picture and not is_data_uri(picture):
             name = picture
-        label, concept = self._label(row), row.get("concept")
+        label, concept = row.get(columns.label or ""), row.get("concept")
+        if isinstance(label, str):
+            label = self._label_of.get(label, -1)
+        elif not isinstance(label, int):
+            label = -1
         used = (columns.image, columns.caption, columns.label)
         return Sample(
             name=name,
@@ -117,12 +121,6 @@ class TableSource:
             return digest([self._state, str(len(self))])
         names = [str(self._rows[index].get(self._columns.image or "")) for index in range(len(self))]
         return digest([f"{-1 if is_data_uri(name) else _size(self._folder / name)} {name}" for name in names])
-
-    def _label(self, row: Row) -> int:
-        value = row.get(self._columns.label or "")
-        if isinstance(value, str):
-            return self._label_of.get(value, -1)
-        return value if isinstance(value, int) else -1
 
     def _captions(self, row: Row, name: str, label: int) -> Sequence[Any]:
         if self._columns.caption is None:
@@ -184,7 +182,8 @@ def open_table(
     rows = read_table(path, part)
     if not len(rows):
         raise DataError(f"{path} has no rows; expected one for each picture")
-    columns = columns.found_in(_names(rows), str(path))
+    names = rows.table.column_names if isinstance(rows, ArrowRows) else list(dict.fromkeys(chain.from_iterable(rows)))
+    columns = columns.found_in(names, str(path))
     labels = sorted({label for label in column_of(rows, columns.label) if isinstance(label, str)})
     state = None
     if isinstance(rows, ArrowRows):
@@ -219,10 +218,6 @@ def load_dataset_folder(folder: Path) -> Any:
     except ImportError as error:
         raise DataError(f"{folder} is a Hugging Face data set; pip install 'siglip[datasets]' to read it") from error
     return datasets.load_from_disk(str(folder))
-
-
-def _names(rows: list[Row] | ArrowRows) -> list[str]:
-    return rows.table.column_names if isinstance(rows, ArrowRows) else list(dict.fromkeys(chain.from_iterable(rows)))
 
 
 def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:

@@ -112,7 +112,7 @@ def _measure(
         sample_s=sample_s,
         once_s=once_s,
         optimizer_s=_seconds(learner.optimizer.step, device),
-        optimizer_bytes=sum(_bytes(part) for state in learner.optimizer.state.values() for part in state.values()),
+        optimizer_bytes=sum(part.nbytes for state in learner.optimizer.state.values() for part in state.values()),
         groups={
             group["name"]: {
                 "parameters": sizes[group["name"]],
@@ -196,7 +196,3 @@ def _in_words(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
     return f"{seconds / 86400:.1f} days"
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -64,7 +64,9 @@ class ImageCache:
                     len(self._source) * (math.prod(self._shape) * self._dtype.itemsize + 1)
                 )  # zeros that take no room yet
         _meet(device)
-        vectors, flags = self._open()
+        vectors = np.memmap(self._path, self._dtype, "r+", shape=(len(self._source), *self._shape))
+        # behind all vectors, one byte a sample
+        flags = np.memmap(self._path, np.uint8, "r+", offset=vectors.nbytes)
         missing = np.flatnonzero(flags == 0)
         progress(len(self._source) - len(missing))
         _meet(device)  # all must have the same list before the first flag is written
@@ -92,12 +94,11 @@ class ImageCache:
         for batch in one_pass(subset, self._processor, settings, rank=rank(), world_size=world_size()):
             assert batch.pixels is not None
             pixel_values = self._processor.image_processor.normalize(batch.pixels.to(device))
-            yield missing[batch.indices.numpy()], self._said_of(pixel_values).cpu().numpy().astype(self._dtype)
-
-    def _said_of(self, pixel_values: Tensor) -> Tensor:
-        if isinstance(self._model, SiglipModel):
-            return F.normalize(self._model.get_image_features(pixel_values).float(), dim=-1)
-        return self._tower(pixel_values).last_hidden_state.float()
+            if isinstance(self._model, SiglipModel):
+                said = F.normalize(self._model.get_image_features(pixel_values).float(), dim=-1)
+            else:
+                said = self._tower(pixel_values).last_hidden_state.float()
+            yield missing[batch.indices.numpy()], said.cpu().numpy().astype(self._dtype)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -110,12 +111,6 @@ class ImageCache:
     @property
     def _dtype(self) -> np.dtype:
         return np.dtype(np.float32 if isinstance(self._model, SiglipModel) else np.float16)
-
-    def _open(self) -> tuple[np.memmap, np.memmap]:
-        """All vectors, and behind them one byte a sample: the flags."""
-        shape = (len(self._source), *self._shape)
-        vectors = np.memmap(self._path, self._dtype, "r+", shape=shape)
-        return vectors, np.memmap(self._path, np.uint8, "r+", offset=vectors.nbytes)
 
 
 def _meet(device: torch.device) -> None:

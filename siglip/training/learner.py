@@ -59,7 +59,11 @@ class Learner:
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
         loss, norm = torch.stack([share / world_size(), _norm(gradients).to(share)]).tolist()
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(_not_finite(loss, norm, step, batch))
+            some = f"{', '.join(batch.names[:5])}{', ...' if len(batch) > 5 else ''}"
+            raise TrainingError(
+                f"loss {loss} and gradient norm {norm} at step {step + 1}, so the weights were not touched; the batch "
+                f"held {some}. Lower optimizer.lr, or look at these samples"
+            )
         if optimizer.clip_norm is not None and norm > optimizer.clip_norm:
             for gradient in gradients:
                 gradient.mul_(optimizer.clip_norm / norm)
@@ -104,11 +108,3 @@ def _norm(gradients: list[Tensor]) -> Tensor:
     plain = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     norms = [whole(get_total_norm(part)) for part in (sharded, plain) if part]
     return torch.linalg.vector_norm(torch.stack(norms))
-
-
-def _not_finite(loss: float, norm: float, step: int, batch: Batch) -> str:
-    some = ", ".join(batch.names[:5])
-    return (
-        f"loss {loss} and gradient norm {norm} at step {step + 1}, so the weights were not touched; the batch held "
-        f"{some}{', ...' if len(batch) > 5 else ''}. Lower optimizer.lr, or look at these samples"
-    )

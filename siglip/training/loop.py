@@ -141,14 +141,22 @@ class _Run:
     def _advance(self, batch: Batch, reporter: Reporter | None) -> None:
         """One step, and what is due after it."""
         config = self._config
-        numbers = self._update(batch)
+        try:
+            numbers = self._learner.update(batch, self._step)
+        except TrainingError:
+            names = self._out / f"not-finite-step-{self._step + 1}-rank-{rank()}.txt"
+            write_text(names, "".join(f"{name}\n" for name in batch.names))
+            raise
         self._step += 1
         stop = max(number for (number,) in all_gather_ints([self._signal], self._device))
         last = self._step == config.steps
         # whoever asks to stop does not wait for an evaluation
         judge = self._due() and (last or not stop)
         if reporter is not None:
-            reporter.step(self._step, {**numbers, **self._watched(reporter)})
+            if reporter.due(self._step):
+                # read from the device only where somebody will see it
+                numbers |= {"epoch": self._loader.epoch, **self._learner.task.numbers()}
+            reporter.step(self._step, numbers)
         if stop or last or judge or self._step % config.save_every == 0:
             self._save()
         if judge:
@@ -158,18 +166,6 @@ class _Run:
             # torchrun ends all processes when the first has left
             all_gather_ints([0], self._device)
             raise Stopped(stop, self._step)
-
-    def _update(self, batch: Batch) -> dict[str, float]:
-        try:
-            return self._learner.update(batch, self._step)
-        except TrainingError:
-            names = self._out / f"not-finite-step-{self._step + 1}-rank-{rank()}.txt"
-            write_text(names, "".join(f"{name}\n" for name in batch.names))
-            raise
-
-    def _watched(self, reporter: Reporter) -> dict[str, float]:
-        """What is read from the device only where somebody will see it."""
-        return {"epoch": self._loader.epoch, **self._learner.task.numbers()} if reporter.due(self._step) else {}
 
     def _due(self) -> bool:
         """Whether held-out data is looked at after this step."""

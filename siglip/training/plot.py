@@ -17,7 +17,7 @@ def draw(rows: Metrics, path: Path) -> None:
 
     held_out = [
         name
-        for name in _names(rows)
+        for name in dict.fromkeys(name for row in rows for name in row)
         if name.startswith("held_out/") and name not in ("held_out/seconds", "held_out/broken")
     ]
     panels = [("loss", ["loss"]), ("held-out shares", held_out), ("learning rate", ["lr"])]
@@ -55,10 +55,6 @@ def _curves(axes: Any, rows: Metrics, names: Sequence[str]) -> None:
             axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, color=colour, linewidth=1.3, label=label)
     if len(names) > 1:
         axes.legend(fontsize=7, frameon=False)
-
-
-def _names(rows: Metrics) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _points(rows: Metrics, name: str) -> list[tuple[int | float, int | float]]:

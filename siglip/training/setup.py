@@ -75,13 +75,10 @@ def choose_trainable(
         if config.trainable in ("head", "last-blocks") and head is not None:
             head.requires_grad_(True)
         if config.trainable == "last-blocks":
-            layers = tower.layers if isinstance(tower, GemmaDecoder) else tower.encoder.layers
-            for layer in layers[-config.num_blocks :]:
-                layer.requires_grad_(True)
-            _last_norm(tower).requires_grad_(True)
-
-
-def _last_norm(tower: SiglipVisionModel | SiglipTextModel | GemmaDecoder) -> nn.Module:
-    if isinstance(tower, GemmaDecoder):
-        return tower.norm
-    return tower.post_layernorm if isinstance(tower, SiglipVisionModel) else tower.final_layer_norm
+            if isinstance(tower, GemmaDecoder):
+                layers, last_norm = tower.layers, tower.norm
+            else:
+                layers = tower.encoder.layers
+                last_norm = tower.post_layernorm if isinstance(tower, SiglipVisionModel) else tower.final_layer_norm
+            for part in (*layers[-config.num_blocks :], last_norm):
+                part.requires_grad_(True)

@@ -1,6 +1,5 @@
 """A batch -> unit embeddings of both towers, in one process or many, with a locked image tower's vectors looked up."""
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -90,13 +89,8 @@ def _sharded(module: nn.Module, config: TrainConfig, device: torch.device) -> nn
             f"sharding='fsdp' needs equal shares, got batch_size={config.batch_size} for {world_size()} processes"
         )
     mesh = init_device_mesh(device.type, (world_size(),))
-    for layer in _layers(module):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(module, mesh=mesh)
-    return module
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
     for name, part in module.named_modules():
         if name.rpartition(".")[0].endswith(("encoder.layers", "language_model.layers")):
-            yield part
+            fully_shard(part, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module

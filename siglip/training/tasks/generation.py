@@ -1,8 +1,8 @@
 """Pictures, prefixes and suffixes: cross-entropy of the suffix that a PaliGemma is to write, and how often it does."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from math import exp
 from typing import ClassVar
@@ -139,8 +139,11 @@ class GenerationTask:
 
     def baseline(self, source: Source) -> dict[str, float]:
         """The share of the most frequent text: what is right without looking or reading."""
-        texts = list(_texts(source))
-        return {"most_frequent": max(Counter(texts).values()) / len(texts)} if texts else {}
+        counts: Counter[str] = Counter()
+        for index in range(len(source)):
+            with suppress(BrokenSample):
+                counts[source.sample(index, image=False).captions[0]] += 1
+        return {"most_frequent": max(counts.values()) / counts.total()} if counts else {}
 
     def _joined(self, batch: Batch):
         return self._processor.join(self._prefixes(batch), batch.captions, most=self._longest)
@@ -233,11 +236,3 @@ def _check_tokens(processor: PaliGemmaProcessor, config: PaliGemmaConfig) -> Non
             f"the vocabulary needs {needed} rows in the table of the decoder, which has "
             f"{config.text_config.vocab_size}; set model.config.text_config.vocab_size to at least as many"
         )
-
-
-def _texts(source: Source) -> Iterator[str]:
-    for index in range(len(source)):
-        try:
-            yield source.sample(index, image=False).captions[0]
-        except BrokenSample:
-            continue

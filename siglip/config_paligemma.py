@@ -166,7 +166,7 @@ class PaliGemmaConfig(PretrainedConfig):
         ids = {
             name: values[name]
             for name in ("image_token_index", "pad_token_id", "eos_token_id")
-            if _is_id(values.get(name))
+            if isinstance(values.get(name), int) and not isinstance(values[name], bool)
         }
         return cls(
             vision_config=SiglipVisionConfig(**vision),
@@ -194,7 +194,3 @@ class PaliGemmaConfig(PretrainedConfig):
                 "num_image_tokens": self.vision_config.num_patches,
             },
         }
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

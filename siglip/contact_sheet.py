@@ -73,8 +73,10 @@ class _Caption:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    plain = unicodedata.normalize("NFKD", text[:_MAX_LETTERS])
+    letters = [letter if letter.isascii() else "?" for letter in plain if not unicodedata.combining(letter)]
     lines = [""]
-    for word in _ascii(text[:_MAX_LETTERS]).split():
+    for word in "".join(letters).split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width or not lines[-1]:
             lines[-1] = longer
@@ -83,11 +85,6 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], " ".join(lines[_MAX_LINES - 1 :])]
     return [_cut(line, font, width) for line in lines]
-
-
-def _ascii(text: str) -> str:
-    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return "".join(letter if letter.isascii() else "?" for letter in letters)
 
 
 def _cut(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -67,7 +67,14 @@ class Embeddings:
             rows_file = rows_file.with_suffix(".parquet")
         try:
             vectors = np.load(vectors_file, allow_pickle=False)
-            rows = _read_rows(rows_file)
+            rows: list[dict[str, Any]]
+            if rows_file.suffix == ".parquet":
+                import pyarrow.parquet as pq
+
+                rows = pq.read_table(rows_file).to_pylist()
+            else:
+                with rows_file.open(encoding="utf-8") as stream:
+                    rows = [json.loads(line) for line in stream]
             names = tuple(str(row["name"]) for row in rows)
             origins = {(row["kind"], row["fingerprint"]) for row in rows}
         except (ValueError, KeyError, TypeError, OSError) as error:
@@ -156,12 +163,3 @@ def _write_parquet(file: Path, names: list[str], origin: Origin) -> None:
     readable = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
     constants = {key: pa.repeat(value, len(names)) for key, value in origin._asdict().items()}
     pq.write_table(pa.table({"row": range(len(names)), "name": pa.array(readable, pa.string()), **constants}), file)
-
-
-def _read_rows(file: Path) -> list[dict[str, Any]]:
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.read_table(file).to_pylist()
-    with file.open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]

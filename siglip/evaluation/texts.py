@@ -150,7 +150,7 @@ def evaluate_answers(texts: Texts, *, num_shown: int = 20) -> Result:
     several answers, VQA accuracy, also by type.
     """
     written = texts.written
-    said = [_answers(item) for item in written]
+    said: list[Sequence[str]] = [item.facts.get("answers") or item.references for item in written]
     usual = [Counter(answers).most_common(1)[0][0] for answers in said]
     exact = [float(_plain(item.text) == _plain(answer)) for item, answer in zip(written, usual, strict=True)]
     numbers: dict[str, float] = {"exact": sum(exact) / len(exact)}
@@ -179,10 +179,6 @@ def official_results(task: str, texts: Texts) -> list[dict[str, Any]]:
     """
     name, value = ("image_id", "caption") if task == "captioning" else ("question_id", "answer")
     return [{name: item.facts.get(name, item.index), value: item.text} for item in texts.written]
-
-
-def _answers(item: Written) -> Sequence[str]:
-    return item.facts.get("answers") or item.references
 
 
 def _plain(text: str) -> str:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from siglip.devices import find_device
 from siglip.download import fetched
-from siglip.errors import Failure, InputError, UnreadableImage
+from siglip.errors import Failure, InputError, UnreadableImage, clip
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
 from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
+from siglip.streaming import checked_batch_size
 
 _Outcome = TypeVar("_Outcome")
 
@@ -63,8 +64,7 @@ class Captioner:
     def __init__(
         self, model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor, *, batch_size: int = 8
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = checked_batch_size(batch_size)
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
@@ -82,7 +82,8 @@ class Captioner:
         """The Captioner of a local folder or file, or of a hub name such as "google/paligemma2-3b-mix-224"."""
         hub = accepted(options, "Captioner.from_pretrained", known=("device", "dtype", "batch_size"))
         dtype = chosen_dtype(dtype, hub.pop("dtype", None)) or "float32"
-        found = find_device(device)  # before gigabytes are read for a device that is not there
+        # before gigabytes are read for what cannot be
+        found, batch_size = find_device(device), checked_batch_size(batch_size)
         model = PaliGemmaForConditionalGeneration.from_pretrained(source, dtype=dtype, device_map=found, **hub)
         return cls(model, PaliGemmaProcessor.from_pretrained(source, **hub), batch_size=batch_size)
 
@@ -147,7 +148,7 @@ class Captioner:
         Raises InputError for no answers or a repeated one, else as `write`.
         """
         if isinstance(answers, str) or not answers or len(set(answers)) < len(answers):
-            raise InputError(f"answers must be a list of texts, none of them twice, got {answers!r:.80}")
+            raise InputError(f"answers must be a list of texts, none of them twice, got {clip(answers)}")
         ids = [self.processor.encode(answer) for answer in answers]
         eos = self.processor.eos_token_id
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from siglip.checkpoints import fingerprint
 from siglip.devices import find_device, find_dtype, for_inference
-from siglip.errors import Failure, InputError
+from siglip.errors import Failure
 from siglip.model import SiglipForImageClassification
 from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, SiglipImageProcessor
-from siglip.streaming import PictureStream, check_many
+from siglip.streaming import PictureStream, check_many, checked_batch_size
 
 # the position of a picture and its numbers, or what went wrong
 Classified = tuple[int, Float32[np.ndarray, " numbers"]] | Failure
@@ -34,8 +34,7 @@ class Classifier:
         dtype: torch.dtype | str = "auto",
         batch_size: int = 32,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = checked_batch_size(batch_size)
         self.model = model
         self.processor = processor
         self.device = find_device(device)
@@ -56,6 +55,9 @@ class Classifier:
         """The Classifier of a folder such as `runs/x/export`, or of a hub name; raises as Embedder.from_pretrained."""
         hub = accepted(options, "Classifier.from_pretrained", known=("device", "dtype", "batch_size"))
         found = chosen_dtype(dtype, hub.pop("dtype", None)) or "auto"
+        # before a download of what cannot be used
+        device, batch_size = find_device(device), checked_batch_size(batch_size)
+        found = find_dtype(found, device)
         return cls(
             SiglipForImageClassification.from_pretrained(source, **hub),
             SiglipImageProcessor.from_pretrained(source, **hub),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
-from siglip.errors import ConfigError, NotYetSupported, did_you_mean
+from siglip.errors import ConfigError, NotYetSupported, clip, did_you_mean
 from siglip.fields import checked
 from siglip.pretrained import PretrainedConfig, settled
 
@@ -21,16 +21,18 @@ Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
 def _check_tower(config: "SiglipTextConfig | SiglipVisionConfig", name: str, sizes: tuple[str, ...]) -> None:
     for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *sizes):
         if getattr(config, key) < 1:
-            raise ConfigError(f"{name}.{key} must be a whole number >= 1, got {getattr(config, key)!r}")
+            raise ConfigError(f"{name}.{key} must be a whole number >= 1, got {clip(repr(getattr(config, key)))}")
     if config.hidden_size % config.num_attention_heads:
         raise ConfigError(
             f"{name}.hidden_size ({config.hidden_size}) must be a multiple of "
             f"num_attention_heads ({config.num_attention_heads})"
         )
     if config.hidden_act not in ("gelu_pytorch_tanh", "gelu"):
-        raise ConfigError(f"{name}.hidden_act must be 'gelu_pytorch_tanh' or 'gelu', got {config.hidden_act!r}")
+        raise ConfigError(
+            f"{name}.hidden_act must be 'gelu_pytorch_tanh' or 'gelu', got {clip(repr(config.hidden_act))}"
+        )
     if not 0.0 <= config.attention_dropout < 1.0:
-        raise ConfigError(f"{name}.attention_dropout must be in [0, 1), got {config.attention_dropout!r}")
+        raise ConfigError(f"{name}.attention_dropout must be in [0, 1), got {clip(repr(config.attention_dropout))}")
 
 
 @settled
@@ -266,14 +268,16 @@ def _from_dict(kind: type[_Config], values: Mapping[str, Any], where: str) -> _C
     model_type = values.get("model_type", "siglip")
     if "siglip2" in model_type:
         raise NotYetSupported(
-            f"{where}: model_type {model_type!r} is a NaFlex SigLIP 2, which this version does not run yet; "
+            f"{where}: model_type {clip(repr(model_type))} is a NaFlex SigLIP 2, which this version does not run yet; "
             "use a fixed-resolution one such as google/siglip2-base-patch16-256"
         )
     if "siglip" not in model_type:
-        raise ConfigError(f"{where}: model_type is {model_type!r}, expected 'siglip'; this folder holds another model")
+        raise ConfigError(
+            f"{where}: model_type is {clip(repr(model_type))}, expected 'siglip'; this folder holds another model"
+        )
     known = [spec.name for spec in fields(kind)]
     for key in values:
         nearest = None if key in (*known, *_FOREIGN) else did_you_mean(key, known)
         if nearest and nearest not in values:
-            raise ConfigError(f"{where} has no key {key!r}; did you mean {nearest!r}?")
+            raise ConfigError(f"{where} has no key {clip(repr(key))}; did you mean {nearest!r}?")
     return kind(**{name: values[name] for name in known if name in values})

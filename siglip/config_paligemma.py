@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from siglip.config import SiglipVisionConfig
-from siglip.errors import ConfigError
+from siglip.errors import ConfigError, clip
 from siglip.fields import checked
 from siglip.pretrained import PretrainedConfig, settled
 
@@ -70,14 +70,16 @@ class GemmaConfig:
     def __post_init__(self) -> None:
         for name in _WHOLE:
             if getattr(self, name) < 1:
-                raise ConfigError(f"GemmaConfig.{name} must be a whole number >= 1, got {getattr(self, name)!r}")
+                raise ConfigError(
+                    f"GemmaConfig.{name} must be a whole number >= 1, got {clip(repr(getattr(self, name)))}"
+                )
         if self.num_attention_heads % self.num_key_value_heads or self.head_dim % 2:
             raise ConfigError(
                 f"GemmaConfig.num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads}), and head_dim ({self.head_dim}) even"
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"GemmaConfig.dropout must be in [0, 1), got {self.dropout!r}")
+            raise ConfigError(f"GemmaConfig.dropout must be in [0, 1), got {clip(repr(self.dropout))}")
 
     @property
     def query_scale(self) -> float:
@@ -89,11 +91,11 @@ class GemmaConfig:
         """Read the `text_config` of a published folder; raises ConfigError for another decoder."""
         generation = values.get("model_type", "gemma")
         if generation not in _GENERATIONS:
-            raise ConfigError(f"text_config: model_type is {generation!r}, expected 'gemma' or 'gemma2'")
+            raise ConfigError(f"text_config: model_type is {clip(repr(generation))}, expected 'gemma' or 'gemma2'")
         activation = values.get("hidden_activation", values.get("hidden_act"))
         # "gelu" in old Gemma files means the tanh form, as the weights were trained
         if activation not in (*_TANH_GELU, "gelu"):
-            raise ConfigError(f"text_config: activation is {activation!r}, expected 'gelu_pytorch_tanh'")
+            raise ConfigError(f"text_config: activation is {clip(repr(activation))}, expected 'gelu_pytorch_tanh'")
         rope: Mapping[str, Any] = values.get("rope_parameters") or {}
         given = {"rope_theta": rope.get("rope_theta", 10000.0), **values}
         known = {spec.name for spec in fields(cls)}
@@ -156,7 +158,8 @@ class PaliGemmaConfig(PretrainedConfig):
         """Read a `config.json` of the published layout; raises ConfigError for that of another model."""
         if values.get("model_type") != "paligemma":
             raise ConfigError(
-                f"config.json: model_type is {values.get('model_type')!r}, expected 'paligemma': this folder holds a "
+                f"config.json: model_type is {clip(repr(values.get('model_type')))}, expected 'paligemma': "
+                f"this folder holds a "
                 "model that writes no text; captions and answers need a PaliGemma, such as the built-in 'nano-caption'"
             )
         vision_names = {spec.name for spec in fields(SiglipVisionConfig)}

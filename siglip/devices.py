@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from siglip.errors import InputError
+from siglip.errors import InputError, clip
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -24,11 +24,13 @@ def find_device(device: torch.device | str | int | None) -> torch.device:
         found = torch.device("cpu" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
     except (RuntimeError, TypeError):
         raise InputError(
-            f"device {device!r} does not exist; pass 'auto', 'cpu', 'cuda', 'cuda:1', 'mps' or the number of a GPU"
+            f"device {clip(repr(device))} does not exist; pass 'auto', 'cpu', 'cuda', 'cuda:1', 'mps' or the "
+            f"number of a GPU"
         ) from None
     if found.type == "cuda" and (found.index or 0) >= (gpus := torch.cuda.device_count()):
         raise InputError(
-            f"device {device!r} is a CUDA GPU, but PyTorch {torch.__version__} sees {gpus or 'none'} here; pass 'auto' "
+            f"device {clip(repr(device))} is a CUDA GPU, but PyTorch {torch.__version__} sees "
+            f"{gpus or 'none'} here; pass 'auto' "
             "to use what this machine has, or install a GPU driver and a CUDA build of PyTorch"
         )
     try:
@@ -37,7 +39,8 @@ def find_device(device: torch.device | str | int | None) -> torch.device:
     except (AssertionError, RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"device {device!r} cannot be used on this machine ({reason}); pass 'auto' to use what it has, or 'cpu'"
+            f"device {clip(repr(device))} cannot be used on this machine ({reason}); pass 'auto' to use what "
+            f"it has, or 'cpu'"
         ) from None
     return found
 
@@ -48,7 +51,7 @@ def find_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if found not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(f"dtype {dtype!r} is not one of 'auto', 'float32', 'bfloat16' and 'float16'")
+        raise InputError(f"dtype {clip(repr(dtype))} is not one of 'auto', 'float32', 'bfloat16' and 'float16'")
     return found
 
 

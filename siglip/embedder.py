@@ -26,7 +26,7 @@ from siglip.errors import Failure, InputError, PreparationError, ShapeError, cli
 from siglip.model import SiglipModel
 from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, SiglipProcessor, image_name
-from siglip.streaming import PictureStream, check_many
+from siglip.streaming import PictureStream, check_many, checked_batch_size
 
 # labels kept between calls: 12 MB of vectors at width 768
 _KEPT_LABELS = 4096
@@ -65,8 +65,7 @@ class Embedder:
         batch_size: int = 32,
         reduced_decode: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = checked_batch_size(batch_size)
         self.model = model
         self.processor = processor
         self.device = find_device(device)
@@ -96,7 +95,9 @@ class Embedder:
         """
         hub = accepted(options, "Embedder.from_pretrained", known=_OPTIONS)
         found = chosen_dtype(dtype, hub.pop("dtype", None)) or "auto"
-        device = find_device(device)  # before gigabytes are read for a device that is not there
+        # before gigabytes are read for what cannot be
+        device, batch_size = find_device(device), checked_batch_size(batch_size)
+        found = find_dtype(found, device)
         embedder = cls(
             SiglipModel.from_pretrained(source, **hub),
             SiglipProcessor.from_pretrained(source, **hub),
@@ -155,7 +156,7 @@ class Embedder:
         `progress` is called with the number of texts just done; True shows a bar. Raises InputError for a single text.
         """
         if isinstance(items, str):
-            raise InputError(f"embed_texts takes a list of texts, got the single text {items!r}; pass [text]")
+            raise InputError(f"embed_texts takes a list of texts, got the single text {clip(repr(items))}; pass [text]")
         texts = list(items)
         self.processor.tokenizer.warn_of_loss(texts)
         with _progress(progress, len(texts), "text") as done:
@@ -182,7 +183,7 @@ class Embedder:
         template without "{}", and a label that is not a text.
         """
         if isinstance(labels, str) or not labels:
-            raise InputError(f"expected a list of at least one text, got {labels!r}")
+            raise InputError(f"expected a list of at least one text, got {clip(repr(labels))}")
         templates = _checked_templates(self.processor.templates if templates is None else templates)
         found = {label: vector for label in labels if (vector := self._kept.get((label, templates))) is not None}
         missing = [label for label in dict.fromkeys(labels) if label not in found]
@@ -313,12 +314,12 @@ def _unit(features: Tensor) -> Float32[np.ndarray, "batch dim"]:
 
 
 def _checked_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    templates = (templates,) if not isinstance(templates, Iterable) or isinstance(templates, str) else tuple(templates)
     if not templates:
         raise InputError('expected at least one template such as "This is a photo of {}.", got none')
     for template in templates:
-        if "{}" not in template:
+        if not isinstance(template, str) or "{}" not in template:
             raise InputError(
-                f"template {template!r} has no {{}} where the label goes; write for example 'a photo of {{}}'"
+                f"template {clip(repr(template))} has no {{}} where the label goes; write for example 'a photo of {{}}'"
             )
     return templates

@@ -19,6 +19,7 @@ Each message says what was got, what was expected, and what to do. The command l
 """
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,7 +67,13 @@ def clip(value: object, limit: int = 80) -> str:
 
 
 class SiglipError(Exception):
-    """Base of all errors below; catch it to catch them all."""
+    """Base of all errors below; catch it to catch them all.
+
+    What stands in a message without a blank for more than 200 characters, such as a path that is none, is cut.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(re.sub(r"\S{201,}", lambda word: clip(word[0]), message))
 
 
 class ConfigError(SiglipError, ValueError):

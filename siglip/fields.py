@@ -1,7 +1,7 @@
 """Values for a configuration -> the configuration, or a ConfigError for the first that its annotation forbids."""
 
 import functools
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -85,7 +85,9 @@ def _holds(hint: Any, value: Any) -> bool:
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in inner)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # a whole number too large for a float has no answer to isfinite
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) <= sys.float_info.max
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin is tuple:

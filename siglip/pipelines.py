@@ -19,7 +19,7 @@ from torch import nn
 from siglip.captioner import Captioner, GenerateOptions, Scores, Text
 from siglip.classifier import Classifier
 from siglip.embedder import Embedder
-from siglip.errors import Failure, InputError, UnreadableImage, did_you_mean
+from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean
 from siglip.model import SiglipForImageClassification, SiglipModel
 from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
@@ -313,10 +313,14 @@ def pipeline(
     """
     if task not in _TASKS:
         nearest = did_you_mean(task, _TASKS)
-        hint = f"did you mean {nearest!r}? " if nearest else ""
-        raise InputError(f"there is no task {task!r}; {hint}The tasks are {', '.join(_TASKS)}")
+        hint = f"; did you mean {nearest!r}? " if nearest else ". "
+        raise InputError(f"there is no task {clip(repr(task))}{hint}The tasks are {', '.join(_TASKS)}")
     parts = {name: options.pop(name) for name in ("processor", "image_processor", "tokenizer") if name in options}
-    known = accepted(options, "pipeline", known=("device", "dtype", "batch_size"))
+    known = accepted(options, "pipeline", known=("device", "device_map", "dtype", "batch_size"))
+    if (mapped := known.pop("device_map", None)) is not None:
+        if device is not None:
+            raise InputError(f"got device={clip(repr(device))} and device_map={clip(repr(mapped))}; give one of them")
+        device = mapped
     dtype = chosen_dtype(dtype, known.pop("dtype", None))
     given = {"device": device, "dtype": dtype, "batch_size": batch_size, **known}
     if given["device"] == -1:
@@ -381,5 +385,5 @@ def _checked_labels(candidate_labels: str | Iterable[str]) -> list[str]:
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
     wrong += [label for label, count in Counter(labels).items() if count > 1]
     if wrong:
-        raise InputError(f"candidate_labels must be texts, none blank and none repeated, got {wrong}")
+        raise InputError(f"candidate_labels must be texts, none blank and none repeated, got {clip(wrong)}")
     return labels

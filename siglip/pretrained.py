@@ -11,7 +11,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
-from siglip.errors import InputError, did_you_mean
+from siglip.errors import InputError, clip, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,7 @@ class SaveOptions(TypedDict, total=False):
 
     safe_serialization: bool
     save_function: Callable[..., object]
+    push_to_hub: bool
 
 
 _HUB = ("revision", "token", "cache_dir", "local_files_only")
@@ -81,7 +82,7 @@ def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ())
         if name in _HARMLESS:
             if value not in _HARMLESS[name]:
                 raise InputError(
-                    f"{where} got {name}={value!r}, but here it is always {_HARMLESS[name][0]} (no code "
+                    f"{where} got {name}={clip(repr(value))}, but here it is always {_HARMLESS[name][0]} (no code "
                     "from a checkpoint is run, and weights are safe to read); leave it out"
                 )
         elif name == "torch_dtype" and "dtype" in known:
@@ -89,16 +90,22 @@ def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ())
         elif name in known or name in _HUB:
             kept[name] = value
         else:
-            nearest = did_you_mean(name, [*known, *_HUB])
-            hint = f"did you mean {nearest!r}?" if nearest else f"it takes {', '.join((*known, *_HUB))}"
-            raise InputError(f"{where} has no keyword {name!r}; {hint}")
+            raise _unknown(name, where, (*known, *_HUB))
     return kept
+
+
+def _unknown(name: str, where: str, known: Sequence[str]) -> InputError:
+    nearest = did_you_mean(name, known)
+    hint = f"did you mean {nearest!r}?" if nearest else f"it takes {', '.join(known)}"
+    return InputError(f"{where} has no keyword {clip(name)!r}; {hint}")
 
 
 def chosen_dtype(dtype: Any, torch_dtype: Any) -> Any:
     """The one that is given, under its name here or that of existing scripts; raises InputError if they differ."""
     if dtype is not None and torch_dtype is not None and _plain(dtype) != _plain(torch_dtype):
-        raise InputError(f"got dtype={dtype!r} and torch_dtype={torch_dtype!r}, which mean the same; give one")
+        raise InputError(
+            f"got dtype={clip(repr(dtype))} and torch_dtype={clip(repr(torch_dtype))}, which mean the same; give one"
+        )
     return torch_dtype if dtype is None else dtype
 
 
@@ -163,6 +170,7 @@ class PretrainedProcessing:
         checkpoints.save_processing(self, folder)
 
 
+_SAVING = ("max_shard_bytes", "max_shard_size", "is_main_process", "state_dict", *SaveOptions.__annotations__)
 _MODEL = (
     *("dtype", "device_map", "attn_implementation", "image_size", "labels", "num_labels", "id2label", "label2id"),
     *("problem_type", "ignore_mismatched_sizes"),
@@ -177,6 +185,11 @@ def _labels(
 ) -> list[str] | None:
     """The classes that all of these name; raises InputError where they contradict each other."""
     told: dict[str, list[str]] = {}
+    numbered = [*(id2label or {}), *(label2id or {}).values()]
+    if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 1):
+        raise InputError(f"num_labels must be a whole number of at least 1, got {clip(repr(num_labels))}")
+    if wrong := [number for number in numbered if not str(number).isdecimal()]:
+        raise InputError(f"id2label and label2id number the classes 0, 1, 2, ..., got {clip(repr(wrong[0]))}")
     if labels is not None:
         told["labels"] = list(labels)
     if id2label is not None:
@@ -185,13 +198,13 @@ def _labels(
         told["label2id"] = sorted(label2id, key=lambda label: int(label2id[label]))
     numbers = [sorted(map(int, keys)) for keys in (id2label, label2id.values() if label2id else None) if keys]
     if any(found != list(range(len(found))) for found in numbers):
-        raise InputError(f"classes are numbered 0, 1, 2, ... without gaps, got {numbers[0]}")
+        raise InputError(f"classes are numbered 0, 1, 2, ... without gaps, got {clip(numbers[0])}")
     if num_labels is not None and not told:
         return [f"LABEL_{number}" for number in range(num_labels)]
     answers = list(told.values())
     counts = {len(answer) for answer in answers} | ({num_labels} if num_labels is not None else set[int]())
     if len(counts) > 1 or any(answer != answers[0] for answer in answers):
-        raise InputError(f"num_labels={num_labels} and {told} name different classes; give one of them")
+        raise InputError(f"num_labels={num_labels} and {clip(told)} name different classes; give one of them")
     return answers[0] if answers else None
 
 
@@ -204,7 +217,7 @@ class PretrainedModel:
         source: StrPath,
         *,
         dtype: "torch.dtype | str | None" = None,
-        device_map: "torch.device | str | int | None" = None,
+        device_map: "torch.device | str | int | Mapping[str, Any] | None" = None,
         attn_implementation: Literal["sdpa"] = "sdpa",
         image_size: int | None = None,
         labels: Sequence[str] | None = None,
@@ -212,10 +225,10 @@ class PretrainedModel:
     ) -> Self:
         """The model of "nano", a local folder or file, or a hub name "owner/name"; weights are read lazily.
 
-        `dtype` is a torch dtype, its name (None: float32), or "auto" (as stored); `device_map` a device, or "auto" (the
-        first GPU, else the CPU). `labels` names the classes of a fresh classifier head, as `num_labels`, `id2label` and
-        `label2id` do in existing scripts; `problem_type` is that of SiglipConfig. Attention is always PyTorch's scaled
-        dot product.
+        `dtype` is a torch dtype, its name (None: float32), or "auto" (as stored); `device_map` a device, "auto" (the
+        first GPU, else the CPU), or {"": device}. `labels` names the classes of a fresh classifier head, as
+        `num_labels`, `id2label` and `label2id` do in existing scripts; `problem_type` is that of SiglipConfig.
+        Attention is always PyTorch's scaled dot product.
         `image_size` in pixels resizes the position embeddings while loading, as the paper's code does. The processor
         must then be told, `processor.image_processor.settings = dataclasses.replace(
         processor.image_processor.settings, image_size=...)`; one from a folder where this model was saved knows it.
@@ -226,6 +239,7 @@ class PretrainedModel:
         from siglip import checkpoints
 
         given = accepted(options, f"{cls.__name__}.from_pretrained", known=_MODEL)
+        device: Any = device_map[""] if isinstance(device_map, Mapping) and [*device_map] == [""] else device_map
         chosen = chosen_dtype(dtype, given.pop("dtype", None))
         named = {name: given.pop(name, None) for name in ("num_labels", "id2label", "label2id")}
         # a head of another size is replaced by a fresh one whenever classes are given
@@ -234,7 +248,7 @@ class PretrainedModel:
             cls,
             source,
             dtype=chosen if chosen is not None else "float32",
-            device=device_map,
+            device=device,
             attn_implementation=attn_implementation,
             image_size=image_size,
             labels=_labels(labels, **named),
@@ -259,8 +273,13 @@ class PretrainedModel:
         from siglip import checkpoints
 
         for name, value in options.items():
-            if name not in ("save_function", "safe_serialization") or value is False:
-                raise InputError(f"save_pretrained got {name}={value!r}, but it writes safetensors only; leave it out")
+            if name not in SaveOptions.__annotations__:
+                raise _unknown(name, "save_pretrained", _SAVING)
+            if value is (name == "push_to_hub") or (name, value) == ("save_function", None):
+                raise InputError(
+                    f"save_pretrained got {name}={clip(repr(value))}, but it writes safetensors, into a "
+                    f"folder; leave it out"
+                )
         limit = max_shard_bytes if max_shard_size is None else _num_bytes(max_shard_size)
         if is_main_process:
             checkpoints.save_model(self, folder, max_shard_bytes=limit, state_dict=state_dict)
@@ -301,7 +320,7 @@ class PretrainedModel:
         asked |= {"every_n_layers": every_n_layers, "offload": offload}
         for name, value in asked.items():
             if (name, value) not in (("use_reentrant", False), ("every_n_layers", 1), ("offload", False)):
-                raise InputError(f"gradient checkpointing takes no {name}={value!r}; leave it out")
+                raise InputError(f"gradient checkpointing takes no {name}={clip(repr(value))}; leave it out")
         self._set_gradient_checkpointing(True)
 
     activation_checkpointing_enable = gradient_checkpointing_enable
@@ -322,6 +341,6 @@ def _num_bytes(size: int | str) -> int:
         return size
     found = re.fullmatch(r"(\d+)\s*([KMG]?)I?B", size.strip().upper())
     if found is None:
-        raise InputError(f"max_shard_size is bytes or a text such as '5GB', got {size!r}")
+        raise InputError(f"max_shard_size is bytes or a text such as '5GB', got {clip(repr(size))}")
     base = 1024 if "I" in size.upper() else 1000
     return int(found[1]) * base ** " KMG".index(found[2] or " ")

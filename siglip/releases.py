@@ -10,7 +10,7 @@ from typing import Literal
 
 from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
-from siglip.errors import CheckpointError, ConfigError, NotYetSupported, did_you_mean
+from siglip.errors import CheckpointError, ConfigError, NotYetSupported, clip, did_you_mean
 
 # what is in the package: the one that compares, and the one that writes
 BUILT_IN, BUILT_IN_WRITER = "nano", "nano-caption"
@@ -245,7 +245,7 @@ def find_release(name: str) -> Release:
         return names[full]
     nearest = did_you_mean(name, names)
     hint = f"did you mean {nearest!r}?" if nearest else "`siglip models` lists them"
-    raise ConfigError(f"{name!r} is not a published SigLIP checkpoint; {hint}")
+    raise ConfigError(f"{clip(repr(name))} is not a published SigLIP checkpoint; {hint}")
 
 
 def check_model_name(name: str) -> None:
@@ -259,5 +259,6 @@ def check_model_name(name: str) -> None:
     nearest = did_you_mean(name, known)
     hint = f"did you mean {nearest!r}?" if nearest else "`siglip models` lists the published ones"
     raise CheckpointError(
-        f"no model {name!r}: expected {BUILT_IN!r}, a folder or file that exists, or a hub name (owner/name); {hint}"
+        f"no model {clip(repr(name))}: expected {BUILT_IN!r}, a folder or file that exists, or a hub name "
+        f"(owner/name); {hint}"
     )

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,11 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from siglip.download import fetched
-from siglip.errors import Failure, InputError, UnreadableImage
+from siglip.errors import Failure, InputError, UnreadableImage, clip
 from siglip.processing import ImageInput, SiglipImageProcessor, image_name
 
 _Outcome = TypeVar("_Outcome")
 _Decoded = tuple[int, UInt8[np.ndarray, "size size 3"]] | Failure
+
+
+def checked_batch_size(batch_size: object) -> int:
+    """The number, if it is a whole one of at least 1; else raises InputError."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number of at least 1, got {clip(repr(batch_size))}")
+    return int(batch_size)
 
 
 class PictureStream:

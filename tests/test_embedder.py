@@ -558,7 +558,7 @@ def test_auto_takes_what_is_there(model: SiglipModel, processor: SiglipProcessor
         ({"dtype": "int8"}, "dtype 'int8' is not one of 'auto', 'float32'"),
         ({"dtype": torch.float64}, "dtype torch.float64 is not one of"),
         ({"dtype": "nn"}, "dtype 'nn' is not one of"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_options_that_are_none_are_errors(

@@ -16,6 +16,8 @@ from siglip import (
     AutoModelForImageClassification,
     AutoProcessor,
     AutoTokenizer,
+    Captioner,
+    Classifier,
     Embedder,
     SiglipConfig,
     SiglipForImageClassification,
@@ -56,6 +58,36 @@ def test_what_nobody_reads_is_refused_before_any_download(
 @pytest.mark.parametrize("load", LOADERS)
 def test_what_happens_anyway_may_be_said(load: Callable[..., Any]) -> None:
     load("nano", use_safetensors=True, trust_remote_code=False, low_cpu_mem_usage=True, use_fast=False)
+
+
+@pytest.mark.parametrize(
+    ("load", "options", "message"),
+    [
+        (AutoModel.from_pretrained, {"dtype": "float31"}, "dtype must be one of .*got 'float31'"),
+        (AutoModel.from_pretrained, {"device_map": "gpu"}, "device 'gpu' does not exist"),
+        (AutoModel.from_pretrained, {"num_labels": 2}, "SiglipModel has none"),
+        (AutoModelForImageClassification.from_pretrained, {"num_labels": 0}, "num_labels .* at least 1, got 0"),
+        (AutoModelForImageClassification.from_pretrained, {"id2label": {"a": "cat"}}, "number the classes .*got 'a'"),
+        (Embedder.from_pretrained, {"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        (Embedder.from_pretrained, {"dtype": "float31"}, "dtype 'float31' is not one of"),
+        (Classifier.from_pretrained, {"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        (Classifier.from_pretrained, {"dtype": "float31"}, "dtype 'float31' is not one of"),
+        (Captioner.from_pretrained, {"batch_size": -1}, "batch_size must be a whole number of at least 1, got -1"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_any_download(
+    load: Callable[..., Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("nobody/has-this", **options)
+
+
+def test_a_map_of_devices_is_a_device_where_it_maps_everything_to_one() -> None:
+    assert AutoModel.from_pretrained("nano", device_map={"": "cpu"}).device == torch.device("cpu")
+    classify = pipeline("zero-shot-image-classification", "nano", device_map="cpu")
+    assert classify.embedder.device == torch.device("cpu")
+    with pytest.raises(InputError, match="device='cpu' and device_map='auto'; give one"):
+        pipeline("zero-shot-image-classification", "nano", device="cpu", device_map="auto")
 
 
 def test_misspelt_keywords_name_their_neighbour() -> None:
@@ -139,6 +171,25 @@ def test_shards_are_as_large_as_existing_scripts_say(tmp_path: Path, tiny_model:
             assert sum(4 * stored.get_tensor(name).numel() for name in stored.keys()) <= 100_000  # noqa: SIM118
     with pytest.raises(InputError, match="such as '5GB', got 'large'"):
         tiny_model.save_pretrained(tmp_path, max_shard_size="large")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_shard_sise": "5GB"}, "has no keyword 'max_shard_sise'; did you mean 'max_shard_size'"),
+        ({"safe_serialization": False}, "safe_serialization=False, but it writes safetensors, into a folder"),
+        ({"push_to_hub": True}, "push_to_hub=True, but it writes safetensors, into a folder"),
+        ({"token": "x"}, "has no keyword 'token'; it takes max_shard_bytes, .*push_to_hub"),
+    ],
+)
+def test_saving_refuses_what_it_does_not_do(
+    tmp_path: Path, tiny_model: SiglipModel, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny_model.save_pretrained(tmp_path, **options)
+    assert not [*tmp_path.iterdir()]
+    tiny_model.save_pretrained(tmp_path, safe_serialization=True, push_to_hub=False)
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_what_scripts_ask_a_model_and_its_inputs(tiny_model: SiglipModel) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack, cast
 
-from siglip.errors import CheckpointError, DownloadError
+from siglip.errors import CheckpointError, DownloadError, clip
 from siglip.files import settle
 from siglip.pretrained import HubOptions, StrPath, accepted
 from siglip.releases import BUILT_IN, BUILT_IN_WRITER, RELEASES, check_model_name
@@ -76,7 +76,8 @@ def _download(name: str, files: Sequence[str], hub: HubOptions) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DownloadError(
-            f"{name!r} is not a folder here and could not be fetched from the hub ({reason}). Check the name, the "
+            f"{clip(repr(name))} is not a folder here and could not be fetched from the hub ({reason}). Check "
+            f"the name, the "
             "revision and, for a private or gated model, the token. Without network: download it elsewhere, copy "
             "the folder to this machine and give its path; HF_HUB_OFFLINE=1 uses what the cache already holds"
         ) from error

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from siglip.checkpoints.tensors import Checkpoint, Content, StoredTensor
 from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
-from siglip.errors import CheckpointError, SiglipError
+from siglip.errors import CheckpointError, SiglipError, clip
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -201,7 +201,7 @@ def _indexed(folder: Path) -> list[str]:
         # a path would let an index from elsewhere open any file of this machine
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(
-                f"{folder / INDEX} points to {name!r}, expected a .safetensors file in the same folder; "
+                f"{folder / INDEX} points to {clip(repr(name))}, expected a .safetensors file in the same folder; "
                 "get the index again from whoever made it"
             )
     return sorted(set(names))

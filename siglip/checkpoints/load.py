@@ -22,7 +22,7 @@ from siglip.checkpoints.tensors import Checkpoint, StoredTensor
 from siglip.config import ImageSettings, ProblemType, SiglipConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.devices import find_device
-from siglip.errors import CheckpointError, ConfigError
+from siglip.errors import CheckpointError, ConfigError, clip
 from siglip.model import kind_of, resize_position_embedding
 from siglip.model.int8 import make_int8, quantised
 from siglip.pretrained import HubOptions, StrPath
@@ -93,13 +93,17 @@ def load_model(
     """
     if attn_implementation != "sdpa":
         raise ConfigError(
-            f"attn_implementation={attn_implementation!r}, but attention here is always PyTorch's scaled dot product, "
-            "which chooses the fastest kernel itself; pass 'sdpa' or nothing"
+            f"attn_implementation={clip(repr(attn_implementation))}, but attention here is always PyTorch's scaled "
+            "dot product, which chooses the fastest kernel itself; pass 'sdpa' or nothing"
         )
-    path = resolve(source, files=MODEL_FILES, **hub)
+    # whatever can be known to be wrong is, before a download
+    device = find_device(device)
+    if str(dtype).removeprefix("torch.") not in ("auto", "int8"):
+        dtype = _dtype(dtype, {})
     row = kind_of(kind)
     if (labels is not None or problem_type is not None) and not row.has_classes:
         raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
+    path = resolve(source, files=MODEL_FILES, **hub)
     if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path)
@@ -122,7 +126,7 @@ def load_model(
         config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
     model = build_empty(kind, row.own_config(config))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
-    state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=find_device(device))
+    state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=device)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -132,7 +136,7 @@ def _load_paligemma(
     path: Path,
     *,
     dtype: torch.dtype | str,
-    device: torch.device | str | int | None,
+    device: torch.device,
     image_size: int | None,
 ) -> _Kind:
     checkpoint = paligemma.read(path)
@@ -144,7 +148,7 @@ def _load_paligemma(
     if str(dtype).removeprefix("torch.") == "int8":
         dtype = "float32"
         make_int8(model, kept=model.multi_modal_projector)
-    state = _read(model, tensors, checkpoint.stored, dtype=_dtype(dtype, tensors), device=find_device(device))
+    state = _read(model, tensors, checkpoint.stored, dtype=_dtype(dtype, tensors), device=device)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -294,6 +298,6 @@ def _dtype(dtype: torch.dtype | str, tensors: dict[str, StoredTensor]) -> torch.
     if name not in _DTYPES:
         raise ConfigError(
             f"dtype must be one of {', '.join(_DTYPES)} or 'auto' (as stored), for a PaliGemma also 'int8', "
-            f"got {dtype!r}"
+            f"got {clip(repr(dtype))}"
         )
     return _DTYPES[name]

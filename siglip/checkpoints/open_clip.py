@@ -25,7 +25,7 @@ from siglip.checkpoints.huggingface import (
 )
 from siglip.checkpoints.tensors import BATCH_OF_ONE, SCALAR, Checkpoint, Content, Rule, StoredTensor, translate
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
-from siglip.errors import CheckpointError, SiglipError
+from siglip.errors import CheckpointError, SiglipError, clip
 from siglip.releases import RELEASES, Release
 
 CONFIG = "open_clip_config.json"
@@ -87,7 +87,8 @@ def read_image_settings(path: Path) -> ImageSettings:
         settings = dict(values.get("preprocess_cfg") or {})
         if settings.get("resize_mode", "squash") != "squash":
             raise CheckpointError(
-                f"{file}: resize_mode is {settings['resize_mode']!r}, but SigLIP squashes pictures to the square; "
+                f"{file}: resize_mode is {clip(repr(settings['resize_mode']))}, but SigLIP squashes pictures "
+                f"to the square; "
                 "correct the file if this really is a SigLIP"
             )
         return ImageSettings(
@@ -174,7 +175,7 @@ def _vision_config(values: Mapping[str, Any]) -> SiglipVisionConfig:
     found = _TIMM_NAME.fullmatch(values["timm_model_name"])
     sizes = {_timm_size(release): release for release in RELEASES if not release.naflex}
     if found is None or found[1] not in sizes or values["timm_pool"] != "map" or values["timm_proj"] != "none":
-        raise KeyError(f"unknown image tower {values['timm_model_name']!r}")
+        raise KeyError(f"unknown image tower {clip(repr(values['timm_model_name']))}")
     vision = sizes[found[1]].config.vision_config
     return replace(vision, patch_size=int(found[2]), image_size=values["image_size"])
 

@@ -111,7 +111,9 @@ def read_tokenizer(folder: Path, context_length: int | None, *, may_have_more: b
         )
     clean = values.get("clean", tokenizer.settings.clean)
     if clean not in get_args(Clean):
-        raise CheckpointError(f'{folder / TEXT}: "clean" is {clean!r}, expected one of {", ".join(get_args(Clean))}')
+        raise CheckpointError(
+            f'{folder / TEXT}: "clean" is {clip(repr(clean))}, expected one of {", ".join(get_args(Clean))}'
+        )
     if context_length is None and values.get("model_max_length", 0) in range(2, 100_000):
         context_length = values["model_max_length"]
     length = context_length or tokenizer.settings.context_length
@@ -189,6 +191,6 @@ def _size(folder: Path, values: dict[str, Any]) -> int:
 
 def _strange(folder: Path, key: str, got: object, expected: object) -> CheckpointError:
     return CheckpointError(
-        f"{folder}: the image processor has {key} {got!r}, expected {expected!r}; "
+        f"{folder}: the image processor has {key} {clip(repr(got))}, expected {expected!r}; "
         "this is not how SigLIP was trained, so use the files of a SigLIP checkpoint"
     )

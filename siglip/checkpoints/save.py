@@ -12,7 +12,7 @@ from siglip.checkpoints.hub import resolve
 from siglip.checkpoints.load import build_empty, image_settings, load_processing, open_checkpoint
 from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
-from siglip.errors import CheckpointError, ConfigError, TensorMismatch
+from siglip.errors import CheckpointError, ConfigError, TensorMismatch, clip
 from siglip.files import replacing_together, settle
 from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel, kind_of
 from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
@@ -79,7 +79,9 @@ def convert(
     a checkpoint of another layout, or one at all without `overwrite`, or if the layout cannot hold this model.
     """
     if to not in _LAYOUTS:
-        raise ConfigError(f"there is no layout {to!r} to convert to; expected {', '.join(map(repr, _LAYOUTS))}")
+        raise ConfigError(
+            f"there is no layout {clip(repr(to))} to convert to; expected {', '.join(map(repr, _LAYOUTS))}"
+        )
     target = Path(destination)
     settle(target)
     _check_destination(target, to, overwrite)

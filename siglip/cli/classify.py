@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output, sheet
+from siglip.errors import clip
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,5 +116,5 @@ def _judge(arguments: argparse.Namespace, labels: list[str]) -> _Judge:
 
 def _template(word: str) -> str:
     if "{}" not in word:
-        raise argparse.ArgumentTypeError(f"{word!r} has no {{}} for the label")
+        raise argparse.ArgumentTypeError(f"{clip(repr(word))} has no {{}} for the label")
     return inputs.text(word)

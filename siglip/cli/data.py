@@ -28,7 +28,7 @@ from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
     from siglip.data import Source
-    from siglip.errors import Failure
+    from siglip.errors import Failure, clip
 
 # argument -> the action that has it
 BELONGS: Mapping[str, Sequence[str]] = {
@@ -124,7 +124,7 @@ def _share(word: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {clip(repr(word))}")
     return share
 
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
+from siglip.errors import clip
 from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _template_list(words: list[str] | None) -> list[str] | None:
     for template in templates:
         if "{}" not in template:
             raise inputs.UsageError(
-                f"template {template!r} has no {{}} for the class, and is neither imagenet nor a file"
+                f"template {clip(repr(template))} has no {{}} for the class, and is neither imagenet nor a file"
             )
     return templates
 

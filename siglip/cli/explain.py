@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
-from siglip.errors import InputError
+from siglip.errors import InputError, clip
 from siglip.files import replacing
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     texts = inputs.texts(arguments.texts, arguments.texts_file)
     out: Path | None = arguments.out
     if out is not None and out.suffix.lower() != ".png":
-        raise InputError(f"--out writes a PNG file, got {str(out)!r}; name it .png")
+        raise InputError(f"--out writes a PNG file, got {clip(repr(str(out)))}; name it .png")
     embedder = inputs.load_embedder(arguments)
     from siglip.processing import read_image
     from siglip.search.explain import heat_maps, heat_over

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output
-from siglip.errors import Failure, InputError
+from siglip.errors import Failure, InputError, clip
 
 if TYPE_CHECKING:
     from siglip.search import Hit, Library
@@ -230,7 +230,7 @@ def _draw(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file:
     from siglip.files import replacing
 
     if file.suffix.lower() != ".png":
-        raise InputError(f"--sheet writes a PNG file, got {str(file)!r}; name it .png")
+        raise InputError(f"--sheet writes a PNG file, got {clip(repr(str(file)))}; name it .png")
     cells: list[tuple[Image.Image, list[str]]] = []
     for hit in hits:
         thumb = picture(hit)
@@ -268,5 +268,5 @@ def _share(word: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {clip(repr(word))}")
     return value

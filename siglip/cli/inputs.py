@@ -96,7 +96,7 @@ def columns(arguments: argparse.Namespace) -> "Columns":
 def positive(word: str) -> int:
     """A whole number >= 1, for argparse."""
     if not word.isascii() or not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {clip(repr(word))}")
     return int(word)
 
 
@@ -105,7 +105,7 @@ def text(word: str) -> str:
     try:
         word.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not UTF-8 text") from None
+        raise argparse.ArgumentTypeError(f"{clip(repr(word))} is not UTF-8 text") from None
     return word
 
 
@@ -114,7 +114,7 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
     if file is None:
         return given or []
     if not file.exists():
-        raise DataError(f"no file {str(file)!r}{_nearest(file, Path.is_file)}")
+        raise DataError(f"no file {clip(repr(str(file)))}{_nearest(file, Path.is_file)}")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -193,7 +193,7 @@ def _shown(name: str) -> str:
 def _column(word: str) -> tuple[str, str]:
     part, _, name = word.partition("=")
     if part not in ("image", "caption", "label") or not name:
-        raise argparse.ArgumentTypeError(f"expected image=NAME, caption=NAME or label=NAME, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected image=NAME, caption=NAME or label=NAME, got {clip(repr(word))}")
     return part, name
 
 
@@ -292,7 +292,7 @@ def _nearest(path: Path, usable: Callable[[Path], bool]) -> str:
     with suppress(OSError):
         siblings = (sibling for sibling in islice(path.parent.iterdir(), 10_000) if usable(sibling))
         near = did_you_mean(path.name, [sibling.name for sibling in siblings])
-        return f"; did you mean {str(path.parent / near)!r}?" if near else ""
+        return f"; did you mean {clip(repr(str(path.parent / near)))}?" if near else ""
     return ""
 
 

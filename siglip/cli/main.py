@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, cast
 from siglip import __version__
 from siglip.cli.inputs import UsageError
 from siglip.cli.output import say
-from siglip.errors import SiglipError, SiglipWarning, did_you_mean
+from siglip.errors import SiglipError, SiglipWarning, clip, did_you_mean
 
 # name -> what `siglip --help` says of it; the module siglip.cli.<name> is imported when the command is used
 COMMANDS = {
@@ -162,7 +162,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         near = did_you_mean(name, [*COMMANDS, "--help", "--version"])
         hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(COMMANDS)}"
-        return _complain(f"no {'option' if name.startswith('-') else 'command'} {name!r}; {hint}", 2)
+        return _complain(f"no {'option' if name.startswith('-') else 'command'} {clip(repr(name))}; {hint}", 2)
     module = importlib.import_module(f"siglip.cli.{name}")
     parser = _Parser(
         prog=f"siglip {name}",
@@ -196,11 +196,12 @@ class _Parser(argparse.ArgumentParser):
                 # not one that would be refused beside the other words
                 usable = [name for name in known if {*self.belongs.get(known[name].dest, words)} & {*words}]
                 near = did_you_mean(option, usable)
-                self.error(f"no option {option!r}" + (f"; did you mean '{near}'?" if near else ""))
+                self.error(f"no option {clip(repr(option))}" + (f"; did you mean '{near}'?" if near else ""))
         return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(_complain(f"{message}; see '{self.prog} --help'", 2))
+        # the name of the option in front, and the choices at the end, stay
+        self.exit(_complain(f"{clip(message, 400)}; see '{self.prog} --help'", 2))
 
 
 def _complain(message: str, code: int) -> int:
@@ -210,5 +211,5 @@ def _complain(message: str, code: int) -> int:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and not isinstance(error, SiglipError):
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{clip(str(error.filename), 200)}: {error.strerror}" if error.filename else error.strerror
     return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
-from siglip.errors import InputError
+from siglip.errors import InputError, clip
 from siglip.releases import BUILT_IN, BUILT_IN_WRITER, check_model_name
 
 if TYPE_CHECKING:
@@ -124,5 +124,5 @@ def _public(name: str) -> str:
 
 def _port(word: str) -> int:
     if not word.isascii() or not word.isdigit() or int(word) > 65535:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, got {clip(repr(word))}")
     return int(word)

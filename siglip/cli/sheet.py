@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip.cli import output
+from siglip.errors import clip
 from siglip.files import replacing
 
 if TYPE_CHECKING:
@@ -54,5 +55,5 @@ def _thumbnail(name: str, boxes: "Sequence[Box]") -> "Image.Image":
 
 def _png(word: str) -> Path:
     if not word.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"{word!r} does not end in .png")
+        raise argparse.ArgumentTypeError(f"{clip(repr(word))} does not end in .png")
     return Path(word)

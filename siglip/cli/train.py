@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from siglip.cli import inputs, output
-from siglip.errors import ConfigError
+from siglip.errors import ConfigError, clip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _assignment(word: str) -> tuple[str, str]:
     key, sign, value = word.partition("=")
     if not sign or not key:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {word!r}; the recipe comes before --set")
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {clip(repr(word))}; the recipe comes before --set")
     return key, value
 
 

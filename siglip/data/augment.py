@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
-from siglip.errors import ConfigError
+from siglip.errors import ConfigError, clip
 from siglip.fields import checked
 from siglip.processing import ImageInput, SiglipImageProcessor, read_image
 
@@ -47,11 +47,11 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("flip", "recolour", "strength"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"Augment.{name} must be from 0 to 1, got {getattr(self, name)!r}")
+                raise ConfigError(f"Augment.{name} must be from 0 to 1, got {clip(repr(getattr(self, name)))}")
         if not 0 < self.crop_area <= 1:
-            raise ConfigError(f"Augment.crop_area must be above 0 and at most 1, got {self.crop_area!r}")
+            raise ConfigError(f"Augment.crop_area must be above 0 and at most 1, got {clip(repr(self.crop_area))}")
         if self.randaugment < 0:
-            raise ConfigError(f"Augment.randaugment must be 0 operations or more, got {self.randaugment!r}")
+            raise ConfigError(f"Augment.randaugment must be 0 operations or more, got {clip(repr(self.randaugment))}")
 
     def pixels(
         self, image: ImageInput, processor: SiglipImageProcessor, random: Random, *, reduced: bool = False

@@ -13,7 +13,7 @@ from siglip.data.shards import MANIFEST, Shard, ShardSource
 from siglip.data.source import Source, text_of
 from siglip.data.store import ShardStore, is_remote, remote_glob, remote_read
 from siglip.data.tables import Columns, TableSource, json_captions, load_dataset_folder, open_dataset, open_table
-from siglip.errors import DataError
+from siglip.errors import DataError, clip
 from siglip.pictures import IMAGE_SUFFIXES, PassedOver, walk
 
 TEMPLATES = ("a photo of {}.",)
@@ -57,7 +57,9 @@ def open_source(
     """
     for template in templates:
         if "{}" not in template:
-            raise DataError(f"template {template!r} has no {{}} for the class name; write it like {TEMPLATES[0]!r}")
+            raise DataError(
+                f"template {clip(repr(template))} has no {{}} for the class name; write it like {TEMPLATES[0]!r}"
+            )
     columns, store = columns or Columns(), store or ShardStore()
     if hasattr(spec, "column_names") and hasattr(spec, "features"):
         return open_dataset(spec, columns, templates, label_names)

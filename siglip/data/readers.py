@@ -60,7 +60,9 @@ def read_table(path: Path, part: str | None) -> list[Row] | ArrowRows:
     wanted = part.split("+")
     if missing := [name for name in wanted if name not in names]:
         there = f"has {', '.join(names)}" if names else "has no column 'split'"
-        raise DataError(f"{path} has no part {missing[0]!r}: it {there}; write {path.name}#PART with one of its parts")
+        raise DataError(
+            f"{path} has no part {clip(repr(missing[0]))}: it {there}; write {path.name}#PART with one of its parts"
+        )
     return [rows[index] for index in range(len(rows)) if str(rows[index].get("split")) in wanted]
 
 
@@ -102,7 +104,7 @@ def _read_csv(path: Path) -> list[Row]:
         csv.field_size_limit(usual_limit)
     names = [name.strip() for name in lines[0][1]] if lines else []
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{where} has the column {twice[0]!r} more than once; names of columns must differ")
+        raise DataError(f"{where} has the column {clip(repr(twice[0]))} more than once; names of columns must differ")
     # empty cells at the end are what some spreadsheets write
     surplus = [(line, cells) for line, cells in lines if any(cell.strip() for cell in cells[len(names) :])]
     if surplus:

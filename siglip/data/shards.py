@@ -18,7 +18,7 @@ from siglip.data.order import Order, epoch_order
 from siglip.data.source import Sample, digest, text_of, usable_captions
 from siglip.data.store import PARTS, ShardStore
 from siglip.data.tables import class_captions
-from siglip.errors import BrokenSample, DataError
+from siglip.errors import BrokenSample, DataError, clip
 
 # what `pack` writes beside the shards: counts, so that remote shards need not be fetched to be counted, and class names
 MANIFEST = "shards.json"
@@ -143,4 +143,4 @@ def _label(text: bytes, facts: dict[str, Any], name: str) -> int:
     try:
         return int(text) if text else label if isinstance(label, int) else -1
     except ValueError as error:
-        raise BrokenSample(name, f"its .cls is {text[:20]!r}, expected a whole number") from error
+        raise BrokenSample(name, f"its .cls is {clip(repr(text[:20]))}, expected a whole number") from error

@@ -42,7 +42,7 @@ class Columns:
         """The same with every None decided; raises DataError without a picture, or with neither caption nor class."""
         for given in (self.image, self.caption, self.label):
             if given is not None and given not in names:
-                raise DataError(f"{where} has no column {given!r}, only {', '.join(names)}")
+                raise DataError(f"{where} has no column {clip(repr(given))}, only {', '.join(names)}")
         image = self.image or _first(IMAGE_NAMES, names)
         caption = self.caption or _first(CAPTION_NAMES, names)
         label = self.label or _first(LABEL_NAMES, names)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-from siglip.errors import DataError, warn
+from siglip.errors import DataError, clip, warn
 from siglip.evaluation.metrics import accuracies, class_places
 from siglip.evaluation.pictures import Pictures
 from siglip.evaluation.result import ClassResult, Result, Setting, worst_mistakes
@@ -103,8 +103,8 @@ def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np
         return in_order
     raise DataError(
         f"{len(unknown)} of the {len(theirs)} classes of the data are not among the {len(ours)} names given, the first "
-        f"is {unknown[0]!r}; give one name for each class of the data, in this order: {', '.join(label_names[:5])}"
-        + (", ..." if len(label_names) > 5 else "")
+        f"is {clip(repr(unknown[0]))}; give one name for each class of the data, in this order: "
+        f"{', '.join(label_names[:5])}" + (", ..." if len(label_names) > 5 else "")
     )
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-from siglip.errors import DataError
+from siglip.errors import DataError, clip
 from siglip.evaluation.classes import check_labels, classified
 from siglip.evaluation.metrics import classification
 from siglip.evaluation.pictures import Pictures
@@ -79,7 +79,8 @@ def k_shot(
     for label, rows in of_class.items():
         if len(rows) < shots:
             raise DataError(
-                f"class {classes[label]!r} has {len(rows)} training pictures, {shots} shots need as many; take fewer"
+                f"class {clip(repr(classes[label]))} has {len(rows)} training pictures, {shots} shots need as "
+                f"many; take fewer"
             )
     random = np.random.default_rng(seed)
     scores: list[np.ndarray] = []

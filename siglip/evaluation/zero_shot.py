@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 
 from siglip.embedder import Embedder
-from siglip.errors import ConfigError
+from siglip.errors import ConfigError, clip
 from siglip.evaluation.classes import check_labels, classified
 from siglip.evaluation.pictures import Pictures, Progress
 from siglip.evaluation.result import Result
@@ -56,14 +56,14 @@ def evaluate_zero_shot(
 def benchmark_classes(name: str) -> list[str]:
     """Class names of a public benchmark in the order of its labels; raises ConfigError for another name."""
     if name not in BENCHMARKS:
-        raise ConfigError(f"no class names for {name!r} are shipped; there are {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"no class names for {clip(repr(name))} are shipped; there are {', '.join(BENCHMARKS)}")
     return _lines(f"{name}.classes.txt")
 
 
 def benchmark_templates(name: str) -> list[str]:
     """The 81 prompts of the paper's zero-shot evaluation for "imagenet"; raises ConfigError for another name."""
     if name != "imagenet":
-        raise ConfigError(f"no prompts for {name!r} are shipped; there are those of imagenet")
+        raise ConfigError(f"no prompts for {clip(repr(name))} are shipped; there are those of imagenet")
     return _lines("imagenet.templates.txt")
 
 

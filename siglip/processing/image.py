@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from siglip.config import ImageSettings
-from siglip.errors import PreparationError, ShapeError, UnreadableImage
+from siglip.errors import PreparationError, ShapeError, UnreadableImage, clip
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.decode import DecodedPicture, ImageInput, decode_picture, image_name
 from siglip.types import ModelInputs
@@ -59,7 +59,7 @@ class SiglipImageProcessor(PretrainedProcessing):
         `read_image` for the forms a picture may have. Raises UnreadableImage naming the first picture that is broken.
         """
         if return_tensors not in ("pt", "np", None):
-            raise PreparationError(f"return_tensors must be 'pt', 'np' or None, got {return_tensors!r}")
+            raise PreparationError(f"return_tensors must be 'pt', 'np' or None, got {clip(repr(return_tensors))}")
         batch: Sequence[ImageInput]
         if isinstance(images, np.ndarray | Tensor):
             batch = list(images) if images.ndim == 4 else [images]

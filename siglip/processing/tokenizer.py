@@ -79,7 +79,9 @@ class SiglipTokenizer(PretrainedProcessing):
         """
         self._check_options(padding, truncation, max_length)
         if return_tensors not in (None, "pt", "np"):
-            raise PreparationError(f"return_tensors must be 'pt', 'np' or None (lists), got {return_tensors!r}")
+            raise PreparationError(
+                f"return_tensors must be 'pt', 'np' or None (lists), got {clip(repr(return_tensors))}"
+            )
         pieces = self._encode(_check_texts(text))
         room = self.settings.context_length - 1
         if truncation is False:
@@ -202,14 +204,15 @@ class SiglipTokenizer(PretrainedProcessing):
         length = self.settings.context_length
         if padding not in (None, "max_length"):
             raise PreparationError(
-                f"padding={padding!r} would change the embedding: this checkpoint reads exactly {length} tokens, "
+                f"padding={clip(repr(padding))} would change the embedding: this checkpoint reads exactly "
+                f"{length} tokens, "
                 "padding included; pass padding='max_length' or nothing"
             )
         if truncation not in (None, True, False, "longest_first"):
-            raise PreparationError(f"truncation must be True, False or None, got {truncation!r}")
+            raise PreparationError(f"truncation must be True, False or None, got {clip(repr(truncation))}")
         if max_length not in (None, length):
             raise PreparationError(
-                f"max_length={max_length!r}, but this checkpoint reads exactly {length} tokens; "
+                f"max_length={clip(repr(max_length))}, but this checkpoint reads exactly {length} tokens; "
                 f"pass max_length={length} or nothing"
             )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from siglip.errors import InputError
+from siglip.errors import InputError, clip
 
 # signs stand between spaces: a t-shirt, C++ and black+white are words
 _SIGN = re.compile(r"(?:^|(?<=\s))([+-])\s+")
@@ -36,9 +36,11 @@ def parse_query(text: str, *, like: Sequence[str | Path] = (), not_like: Sequenc
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"query {text!r} is not UTF-8 text") from None
+        raise InputError(f"query {clip(repr(text))} is not UTF-8 text") from None
     if text.count('"') % 2:
-        raise InputError(f"query {text!r} has a quotation mark without its partner; close it, or leave it out")
+        raise InputError(
+            f"query {clip(repr(text))} has a quotation mark without its partner; close it, or leave it out"
+        )
     terms = [Term(1.0, picture=str(path)) for path in like] + [Term(-1.0, picture=str(path)) for path in not_like]
     # quoted parts step aside while signs are looked for; \0 is in no argument of a command line
     quoted = _QUOTED.findall(text)
@@ -61,16 +63,18 @@ def _term(piece: str, sign: float, held: Iterator[str], query: str) -> Term:
     factor = float(weight.group(1)) if weight else 1.0
     rest = piece[weight.end() :] if weight else piece
     if not rest:
-        raise InputError(f"query {query!r} has a + or - with nothing behind it; put it in quotes if it is a word")
+        raise InputError(
+            f"query {clip(repr(query))} has a + or - with nothing behind it; put it in quotes if it is a word"
+        )
     if factor == 0 or not math.isfinite(factor):
         raise InputError(
-            f"query {query!r} has the weight {factor:g}; weights are above 0, a - before the term negates it"
+            f"query {clip(repr(query))} has the weight {factor:g}; weights are above 0, a - before the term negates it"
         )
     if _PICTURE.match(rest) and "\0" not in rest:
         return Term(sign * factor, picture=rest)
     words = " ".join("".join(next(held) if part == "\0" else part for part in re.split("(\0)", rest)).split())
     if not words:
-        raise InputError(f"query {query!r} has an empty term; say what to look for")
+        raise InputError(f"query {clip(repr(query))} has an empty term; say what to look for")
     return Term(sign * factor, text=words)
 
 

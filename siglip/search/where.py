@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from siglip.errors import InputError
+from siglip.errors import InputError, clip
 
 _DAY = "strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, 'unixepoch', 'localtime')"
 # name -> (SQL, what its values are)
@@ -77,7 +77,7 @@ class _Parser:
             if match is None:
                 at = len(self.text) - len(self.text[place:].lstrip())
                 raise InputError(
-                    f"--where: {self.text[at:][:20]!r} is nothing a filter knows; write for example {EXAMPLE}"
+                    f"--where: {clip(repr(self.text[at:][:20]))} is nothing a filter knows; write for example {EXAMPLE}"
                 )
             kind = str(match.lastgroup)
             found.append(_Token(kind, match.group(kind), match.start(kind)))
@@ -89,8 +89,14 @@ class _Parser:
         return self.tokens[self.next]
 
     def wrong(self, expected: str) -> InputError:
-        got = f"{self.token.text!r} at character {self.token.place + 1}" if self.token.kind != "end" else "the end"
-        return InputError(f"--where {self.text!r}: expected {expected}, got {got}; write for example {EXAMPLE}")
+        got = (
+            f"{clip(repr(self.token.text))} at character {self.token.place + 1}"
+            if self.token.kind != "end"
+            else "the end"
+        )
+        return InputError(
+            f"--where {clip(repr(self.text))}: expected {expected}, got {got}; write for example {EXAMPLE}"
+        )
 
     def word(self, *words: str) -> bool:
         """Step over one of these words, or not."""
@@ -131,7 +137,7 @@ class _Parser:
         if name not in COLUMNS:
             near = difflib.get_close_matches(name, COLUMNS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(COLUMNS)}"
-            raise InputError(f"--where: no column {self.token.text!r}; {hint}")
+            raise InputError(f"--where: no column {clip(repr(self.token.text))}; {hint}")
         self.next += 1
         column, kind = COLUMNS[name]
         if self.word("is"):

@@ -181,7 +181,7 @@ class TrainConfig:
         writes = self.task == "generation"
         if self.model.config is not None and isinstance(self.model.config, PaliGemmaConfig) != writes:
             wanted = "PaliGemmaConfig" if writes else "SiglipConfig"
-            raise ConfigError(f"task {self.task!r} needs a {wanted}, got {type(self.model.config).__name__}")
+            raise ConfigError(f"task {clip(repr(self.task))} needs a {wanted}, got {type(self.model.config).__name__}")
         if not 0 <= self.label_smoothing < 1 or (self.label_smoothing and not writes):
             raise ConfigError(
                 f"label_smoothing is from 0 to below 1, and for task 'generation' alone, got {self.label_smoothing}"
@@ -279,7 +279,7 @@ def _replaced(spec: _Spec, assignments: Mapping[tuple[str, ...], str], where: st
         elif is_dataclass(getattr(spec, key)):
             values[key] = _replaced(getattr(spec, key), inner, full)
         else:
-            raise ConfigError(f"{full} is {getattr(spec, key)!r} and has no parts to set")
+            raise ConfigError(f"{full} is {clip(repr(getattr(spec, key)))} and has no parts to set")
     return dataclasses.replace(spec, **values)
 
 
@@ -287,7 +287,7 @@ def _parse(hint: Any, text: str, where: str) -> Any:
     """Text -> a value the annotation allows."""
     try:
         value: Any = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: too deep for its parser
         value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
     for option in options(hint):
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
@@ -295,7 +295,7 @@ def _parse(hint: Any, text: str, where: str) -> Any:
         if option is type(None) and value is None:
             return None
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            return value
         if option in (int, bool) and type(value) is option:
             return value
         if option is str and value is not None:

@@ -4,7 +4,7 @@ import traceback
 import types
 from pathlib import Path
 
-from siglip.errors import ConfigError
+from siglip.errors import ConfigError, clip
 from siglip.training.config import TrainConfig
 
 _EXPECTED = "a recipe is a Python file with a function recipe() that returns a siglip.training.TrainConfig"
@@ -18,7 +18,7 @@ def load_recipe(path: Path) -> TrainConfig:
         # not imported, which would leave a __pycache__ beside it
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; {_EXPECTED}") from error
+        raise ConfigError(f"{clip(str(path), 200)}: {error.strerror}; {_EXPECTED}") from error
     except SyntaxError as error:
         raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:

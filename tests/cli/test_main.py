@@ -7,6 +7,7 @@ import pytest
 
 import siglip as package
 from siglip.cli.main import COMMANDS, EXIT_CODES, main
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,42 @@ def test_wrong_usage_is_told_in_one_line_with_the_nearest_name(
     assert main(words) == 2
     where = f"; see 'siglip {words[0]} --help'" if words[0] in COMMANDS else ""
     assert capsys.readouterr() == ("", f"siglip: error: {message}{where}\n")
+
+
+@pytest.mark.parametrize(
+    "value", ["ab " * 3400, "q" * 10_000, "/".join(["w" * 100] * 30)], ids=["words", "one", "path"]
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "VALUE",
+        "info VALUE",
+        "models VALUE",
+        "convert nano x --to VALUE",
+        "classify VALUE --labels a",
+        "classify samples --labels-file VALUE",
+        "classify samples --labels a --template VALUE",
+        "classify samples --labels a --VALUE",
+        "embed samples --batch-size VALUE --out x",
+        "search a --library VALUE",
+        "data stats VALUE",
+        "train VALUE",
+        "train recipes/finetune_classes.py --dry-run --set steps=VALUE",
+        "train recipes/finetune_classes.py --dry-run --set VALUE=1",
+        "train --resume --out VALUE",
+        "evaluate nano --data VALUE --task retrieval",
+    ],
+)
+def test_what_was_given_is_cut_in_messages(
+    words: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ROOT)
+    assert main([word.replace("VALUE", value) for word in words.split()]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("siglip: error: ")
+    assert err.count("\n") == 1
+    assert len(err) < 700
 
 
 def test_an_error_of_the_operating_system_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

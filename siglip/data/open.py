@@ -13,14 +13,15 @@ from siglip.data.shards import MANIFEST, Shard, ShardSource
 from siglip.data.source import Source, text_of
 from siglip.data.store import ShardStore, is_remote, remote_glob, remote_read
 from siglip.data.tables import Columns, TableSource, json_captions, load_dataset_folder, open_dataset, open_table
-from siglip.errors import DataError, clip
+from siglip.errors import DataError, clip, warn
 from siglip.pictures import IMAGE_SUFFIXES, PassedOver, walk
 
 TEMPLATES = ("a photo of {}.",)
 _REMOTE_WINDOW = 16
-# folders with such names are parts of a data set
-_PART_NAMES = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "held_out", "held-out", "heldout")
+# folders with such names are parts of a data set, also with a year or a number behind
+_PART_NAME = re.compile(
+    r"(train|training|trainval|val|valid|validation|dev|eval|evaluation|test|testing|held[_-]?out|hold[_-]?out)[_-]?\d*",
+    re.IGNORECASE,
 )
 _SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _EXPECTED = (
@@ -193,12 +194,14 @@ def _open_folder(folder: Path, columns: Columns, templates: Sequence[str], label
         _refuse_parts(folder, {file.parts[0] for file in pictures if len(file.parts) > 1}, has_captions=bool(texts))
         passed_over.warn(folder)
     if texts:
+        _say_captions_alone(folder, files, pictures)
         captioned = [
             {"image": file.as_posix(), "caption": folder / texts.get(file.with_suffix(""), file.with_suffix(".txt"))}
             for file in pictures
         ]
         return TableSource(captioned, Columns(image="image", caption="caption"), folder=folder)
     if has_classes:
+        _refuse_deeper_classes(folder, pictures)
         names = sorted({row["label"] for row in rows})
         by_class = Columns(image="image", label="label")
         return TableSource(rows, by_class, folder=folder, label_names=names, templates=templates)
@@ -231,7 +234,7 @@ def _holds_captions(path: Path) -> bool:
 
 def _refuse_parts(folder: Path, names: set[str], *, has_captions: bool) -> None:
     """Raise DataError if the folders in `folder` are the parts of a data set and not its classes."""
-    parts = sorted(name for name in names if name.lower() in _PART_NAMES)
+    parts = sorted(name for name in names if _PART_NAME.fullmatch(name))
     if len(parts) > 1 or (parts and len(names) == 1 and not has_captions):
         what = "of a data set, which would be mixed" if has_captions else "of a data set, not classes"
         raise DataError(
@@ -241,3 +244,31 @@ def _refuse_parts(folder: Path, names: set[str], *, has_captions: bool) -> None:
 
 def _is_shard(name: str) -> bool:
     return name.endswith(_SHARD_SUFFIXES) and not name.rpartition("/")[2].startswith(".")
+
+
+def _refuse_deeper_classes(folder: Path, pictures: Sequence[Path]) -> None:
+    """Raise DataError where one folder holds all classes; warn where several hold folders of the same names."""
+    inner: dict[str, set[str]] = {}
+    for file in pictures:
+        inner.setdefault(file.parts[0], set()).add(file.parts[1] if len(file.parts) > 2 else "")
+    first, *others = sorted(inner)
+    names = sorted(inner[first])
+    if len(names) < 2 or "" in names:
+        return
+    shown = clip(", ".join(names))
+    if not others:
+        raise DataError(
+            f"{folder} holds one folder, {first}, and in it {shown}: give {folder / first} for these classes"
+        )
+    if all(inner[other] == inner[first] for other in others):
+        warn(
+            f"{folder}: the classes are {clip(', '.join(sorted(inner)))}, each with the folders {shown}; if these are "
+            f"the classes, give one of the folders, such as {folder / first}"
+        )
+
+
+def _say_captions_alone(folder: Path, files: Sequence[Path], pictures: Sequence[Path]) -> None:
+    stems = {picture.with_suffix("") for picture in pictures}
+    alone = [file for file in files if file.suffix.lower() == ".txt" and file.with_suffix("") not in stems]
+    if alone:
+        warn(f"{folder}: {len(alone)} .txt files have no picture of their name, such as {clip(str(alone[0]))}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from siglip.data import Columns, open_source
-from siglip.errors import BrokenSample, DataError
+from siglip.errors import BrokenSample, DataError, SiglipWarning
 from tests.data.conftest import png
 from tests.data.test_open import colour_of, facts_of, save
 
@@ -214,6 +214,9 @@ def test_a_caption_file_in_another_encoding_is_a_broken_sample(tmp_path: Path) -
         (["train/cat/1.png", "train/dog/2.png"], "train"),
         (["train/1.png", "val/2.png"], "train, val"),
         (["train/cat/1.png", "val/cat/1.png", "extra/cat/1.png"], "train, val"),
+        (["train2017/cat/1.png", "val2017/cat/1.png"], "train2017, val2017"),
+        (["eval/cat/1.png", "trainval/cat/1.png"], "eval, trainval"),
+        (["hold-out/cat/1.png", "train_1/cat/1.png"], "hold-out, train_1"),
     ],
 )
 def test_the_parts_of_a_data_set_are_not_classes(tmp_path: Path, files: list[str], parts: str) -> None:
@@ -234,6 +237,29 @@ def test_captions_of_several_parts_are_not_mixed_and_one_vehicle_called_train_is
     for vehicle in ("train", "bus"):
         save(tmp_path / "vehicles" / vehicle / "1.png", 1)
     assert open_source(tmp_path / "vehicles").label_names == ("bus", "train")
+
+
+def test_classes_one_folder_deeper_are_told(tmp_path: Path) -> None:
+    for file in ("images/cat/1.png", "images/dog/2.png"):
+        save(tmp_path / "a" / file, 1)
+    with pytest.raises(DataError, match=r"holds one folder, images, and in it cat, dog: give .*a/images for these"):
+        open_source(tmp_path / "a")
+    for file in ("2019/cat/1.png", "2019/dog/1.png", "2020/cat/2.png", "2020/dog/2.png"):
+        save(tmp_path / "b" / file, 1)
+    with pytest.warns(SiglipWarning, match=r"b: the classes are 2019, 2020, each with the folders cat, dog; if these"):
+        assert open_source(tmp_path / "b").label_names == ("2019", "2020")
+    for file in ("cat/1.png", "cat/young/2.png", "dog/young/3.png", "dog/old/4.png"):
+        save(tmp_path / "c" / file, 1)
+    assert open_source(tmp_path / "c").label_names == ("cat", "dog")
+
+
+def test_captions_without_a_picture_are_counted(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", 1).with_suffix(".txt").write_text("one")
+    open_source(tmp_path)  # nothing to say
+    for name in ("2.txt", "3.txt"):
+        (tmp_path / name).write_text("alone")
+    with pytest.warns(SiglipWarning, match=r"2 \.txt files have no picture of their name, such as 2\.txt"):
+        assert len(open_source(tmp_path)) == 1
 
 
 def test_linked_folders_are_classes_like_others(tmp_path: Path) -> None:

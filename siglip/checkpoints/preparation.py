@@ -97,7 +97,7 @@ def read_tokenizer(folder: Path, context_length: int | None, *, may_have_more: b
         )
     tokenizer = SiglipTokenizer(vocabulary)
     values = read_json(folder / TEXT) if (folder / TEXT).is_file() else {}
-    unread = tokenizer.unread_tokens or _tokens_beyond(folder, values, tokenizer.vocab_size)
+    unread = tokenizer.unread_tokens or _tokens_beyond(folder, values, tokenizer)
     if unread and not may_have_more:
         raise CheckpointError(
             f"{folder}: {len(unread)} tokens were added to the vocabulary, such as {clip(repr(unread[0]))}, which are "
@@ -127,8 +127,8 @@ def read_tokenizer(folder: Path, context_length: int | None, *, may_have_more: b
     return tokenizer
 
 
-def _tokens_beyond(folder: Path, values: dict[str, Any], vocab_size: int) -> list[str]:
-    """The tokens that files beside a vocabulary add to it."""
+def _tokens_beyond(folder: Path, values: dict[str, Any], tokenizer: SiglipTokenizer) -> list[str]:
+    """The tokens that files beside a vocabulary add to it, or put in the place of its own."""
     ids: dict[str, Any] = read_json(folder / ADDED) if (folder / ADDED).is_file() else {}
     listed = values.get("added_tokens_decoder") or {}
     try:
@@ -137,7 +137,14 @@ def _tokens_beyond(folder: Path, values: dict[str, Any], vocab_size: int) -> lis
         raise CheckpointError(
             f'{folder / TEXT}: "added_tokens_decoder" is broken ({error}), expected tokens by id; get it again'
         ) from error
-    return [token for token, index in ids.items() if isinstance(index, int) and index >= vocab_size]
+    moved = [token for token, index in ids.items() if isinstance(index, int) and tokenizer.piece_to_id(token) != index]
+    more = values.get("additional_special_tokens") or [], values.get("extra_special_tokens") or []
+    named = [values.get(f"{name}_token") for name in ("bos", "eos", "pad", "unk")]
+    for tokens in more:
+        named += tokens.values() if isinstance(tokens, dict) else tokens
+    contents = [token.get("content") if isinstance(token, dict) else token for token in named]
+    unknown = [token for token in contents if isinstance(token, str) and tokenizer.piece_to_id(token) is None]
+    return list(dict.fromkeys(moved + unknown))
 
 
 def write_tokenizer(folder: Path, tokenizer: SiglipTokenizer) -> None:

@@ -114,6 +114,10 @@ class SiglipTokenizer(PretrainedProcessing):
         """The piece of each id, as it stands in the vocabulary."""
         return [self._vocabulary.piece(int(index)) for index in ids]
 
+    def piece_to_id(self, piece: str) -> int | None:
+        """The id of a piece as the vocabulary spells it, None if it has no such piece."""
+        return self._vocabulary.index(piece)
+
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, without EOS."""
         return self.convert_ids_to_tokens(self.pieces(text))
@@ -267,6 +271,11 @@ class _SentencePiece:
         """The piece of an id."""
         return self._model.id_to_piece(index)
 
+    def index(self, piece: str) -> int | None:
+        """The id of a piece."""
+        index = self._model.piece_to_id(piece)
+        return index if self._model.id_to_piece(index) == piece else None
+
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         """The text of ids, special tokens spelled out and set off by a space as in the published class."""
         if skip_special_tokens:
@@ -321,6 +330,10 @@ class _TokenizerJson:
     def piece(self, index: int) -> str:
         """The piece of an id."""
         return self._model.id_to_token(index)
+
+    def index(self, piece: str) -> int | None:
+        """The id of a piece."""
+        return self._model.token_to_id(piece)
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         """The text of ids."""

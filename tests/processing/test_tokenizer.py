@@ -543,6 +543,29 @@ def test_tokens_added_to_a_vocabulary_are_refused_because_the_ids_would_differ(t
         SiglipTokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"additional_special_tokens": ["<loc>"]},
+        {"additional_special_tokens": [{"content": "<loc>", "special": True}]},
+        {"extra_special_tokens": {"loc_token": "<loc>"}},
+        {"added_tokens_decoder": {"5": {"content": "<loc>"}}},
+        {"added_tokens_decoder": {"5": {"content": "</s>"}}},
+        {"eos_token": "<end>"},
+        {"pad_token": "[PAD]"},
+    ],
+)
+def test_tokens_that_settings_put_into_a_vocabulary_are_refused(tmp_path: Path, said: dict[str, Any]) -> None:
+    SiglipTokenizer.from_pretrained(NANO).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    mine = {"additional_special_tokens": [], "added_tokens_decoder": {"1": {"content": "</s>"}}, "pad_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | mine))
+    assert SiglipTokenizer.from_pretrained(tmp_path)("a cat") == SiglipTokenizer.from_pretrained(NANO)("a cat")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | mine | said))
+    with pytest.raises(CheckpointError, match="1 tokens were added to the vocabulary, such as"):
+        SiglipTokenizer.from_pretrained(tmp_path)
+
+
 def test_a_special_or_capital_token_added_to_gemma_is_refused(tmp_path: Path) -> None:
     gemma = build_gemma(tmp_path)
     assert SiglipTokenizer.from_pretrained(tmp_path).unread_tokens == []

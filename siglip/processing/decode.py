@@ -110,7 +110,7 @@ def image_format(data: bytes) -> tuple[str, tuple[int, int]]:
         with silence():
             try:
                 picture = open_header(stream, data[:32])
-            except ValueError:
+            except (ValueError, SyntaxError, Image.UnidentifiedImageError):
                 if not _is_png(stream):
                     raise
                 picture = png.open_without_notes(stream)
@@ -161,7 +161,7 @@ def _opened(
         with _stream(image) as stream:
             try:
                 loaded = _loaded(open_header(stream, stream.read(32)), stream, at_least_px)
-            except ValueError:
+            except (ValueError, SyntaxError, Image.UnidentifiedImageError):
                 if not _is_png(stream):
                     raise
                 loaded = _loaded(png.open_without_notes(stream), stream, at_least_px)

@@ -1,7 +1,8 @@
-"""A PNG file whose notes PIL refuses for their size -> the same picture with its pixels, and the notes that matter.
+"""A PNG file whose notes PIL refuses -> the same picture with its pixels, and the notes that matter.
 
 Texts, XMP and colour profiles are unpacked by PIL up to a megabyte, beyond which it refuses the whole file. Here they
-are taken out of the file, and the two that change how a picture looks are unpacked up to a limit of our own.
+are taken out of the file, and the two that change how a picture looks are unpacked up to a limit of our own. Other
+notes (their names begin with a small letter) are left out if their checksum is wrong, as other readers do.
 """
 
 import io
@@ -16,7 +17,7 @@ _XMP = b"XML:com.adobe.xmp\0"
 
 
 def open_without_notes(stream: io.BufferedIOBase) -> Image.Image:
-    """Open a PNG file without its texts and profile; raises what PIL raises for the rest of it."""
+    """Open a PNG file without its texts, its profile and damaged notes; raises what PIL raises for the rest of it."""
     kept = bytearray(SIGNATURE)
     notes: dict[str, bytes] = {}
     stream.seek(len(SIGNATURE))
@@ -31,7 +32,7 @@ def open_without_notes(stream: io.BufferedIOBase) -> Image.Image:
             packet = content[len(_XMP) :]
             packed, text = packet[:1] == b"\1", packet[2:].split(b"\0", 2)[-1]
             notes["xmp"] = _unpacked(text) if packed else text
-        elif kind not in _TEXTS:
+        elif kind not in _TEXTS and (kind[:1].isupper() or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])):
             kept += chunk
     picture = Image.open(io.BytesIO(kept), formats=("PNG",))
     picture.info.update({name: note for name, note in notes.items() if note})

@@ -294,6 +294,15 @@ def test_a_png_with_notes_beyond_what_pil_unpacks_is_read_with_its_profile_and_o
     assert same(encoded(PICTURE, "PNG", icc_profile=profile + bytes(2_000_000)), small)
 
 
+@pytest.mark.parametrize("kind", [b"tEXt", b"gAMA", b"pHYs", b"eXIf", b"iCCP"])
+def test_a_png_whose_notes_alone_are_damaged_is_read(kind: bytes) -> None:
+    data = encoded(PICTURE, "PNG")
+    behind_header = 8 + 25
+    note = (9).to_bytes(4) + kind + b"a\0bcdefgh" + b"\1\2\3\4"  # a wrong checksum
+    assert same(data[:behind_header] + note + data[behind_header:])
+    assert "no picture" in reason(data[: behind_header - 4] + b"\1\2\3\4" + data[behind_header:])
+
+
 def swapped_primaries() -> bytes:
     """An sRGB profile whose red is green and whose green is red."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from siglip.search import Hit, Library
 
 
+# how many are shown where none is sure
+_NEAREST = 5
+
+
 def add_library_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--library",
@@ -79,52 +83,52 @@ def show(
 ) -> int:
     """Print hits and do what else was asked for; the exit code is 1 where there are none, as of grep.
 
+    Where none is sure, people see the nearest on the terminal, a page or a sheet; programs and folders get finds alone.
     `picture` gives the WebP file that stands for a hit, by default its thumbnail.
     """
     tell_notes(library)
     picture = picture or (lambda hit: library.thumbnail(hit.digest, hit.image.frame))
-    found = hits
+    finds, seen = hits, hits
     if not arguments.all:
         from siglip.search.duplicates import fold_alike
 
-        hits = fold_alike(library, [hit for hit in hits if hit.sure])
+        finds = fold_alike(library, [hit for hit in hits if hit.sure])
+        seen = finds or fold_alike(library, hits)[:_NEAREST]
+        _tell_unsure(hits, seen)
     if arguments.paths or arguments.null:
-        for hit in hits:
+        for hit in finds:
             sys.stdout.write(hit.path + ("\0" if arguments.null else "\n"))
         sys.stdout.flush()
     else:
         form = output.form_of(arguments)
-        if form == "table" and hits:
-            _strip(hits, picture)
-        _print(form, hits, head)
+        if form == "table" and seen:
+            _strip(seen, picture)
+        _print(form, seen if form == "table" else finds, head)
     failed: list[Failure] = []
-    if hits and arguments.sheet:
-        _draw(hits, picture, arguments.sheet)
-    if hits and arguments.html:
-        _page(hits, picture, arguments.html, head)
-    if hits and (arguments.copy_to or arguments.link_to):
-        failed = _collect(hits, arguments.copy_to or arguments.link_to, link=arguments.link_to is not None)
-    if weak := sum(not hit.sure for hit in found) if not arguments.all else 0:
-        _tell_weak(found, weak)
+    if seen and arguments.sheet:
+        _draw(seen, picture, arguments.sheet)
+    if seen and arguments.html:
+        _page(seen, picture, arguments.html, head, sure=bool(finds))
+    if finds and (arguments.copy_to or arguments.link_to):
+        failed = _collect(finds, arguments.copy_to or arguments.link_to, link=arguments.link_to is not None)
     if not hits:
-        if not weak:
-            output.say("nothing matches")
-        return 1
-    return output.report_failures(failed, len(hits))
+        output.say("nothing matches")
+    return output.report_failures(failed, len(finds)) if finds else 1
 
 
-def _tell_weak(found: "Sequence[Hit]", weak: int) -> None:
-    """What was left out because it is not sure; of nothing but that, how sure the best was."""
+def _tell_unsure(hits: "Sequence[Hit]", seen: "Sequence[Hit]") -> None:
+    """What is left out because it is not sure; where nothing is sure, how sure the nearest is."""
     from siglip.search.null import SURE
 
-    if weak < len(found):
-        output.say(f"{weak} hits that are not sure are left out; --all shows them")
-        return
-    best = max(found, key=lambda hit: hit.score)
-    output.say(
-        f"nothing matches: the nearest picture is {shown_path(best.path)}, with a confidence of "
-        f"{best.confidence:.3f} where {SURE} counts as a find; --all shows such hits"
-    )
+    unsure = sum(not hit.sure for hit in hits)
+    if 0 < unsure < len(hits):
+        output.say(f"{unsure} hits that are not sure are left out; --all shows them")
+    elif unsure:
+        best = max(seen, key=lambda hit: hit.score)
+        output.say(
+            f"nothing matches surely; the nearest is {shown_path(best.path)}, with a confidence of "
+            f"{best.confidence:.3f} where {SURE} counts as a find; --all takes such hits too"
+        )
 
 
 def tell_notes(library: "Library") -> None:
@@ -204,7 +208,9 @@ def _strip(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]") -> N
         sys.stdout.write(strip.strip(pictures, strip.kind_of_terminal()))
 
 
-def _page(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file: Path, head: dict[str, Any]) -> None:
+def _page(
+    hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file: Path, head: dict[str, Any], *, sure: bool
+) -> None:
     from siglip.search.page import Cell, write_page
 
     cells: list[Cell] = []
@@ -218,7 +224,8 @@ def _page(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file:
     asked = [str(head.get("query") or "")]
     asked += [Path(str(path)).name for path in (head["like"] if isinstance(head["like"], list) else [head["like"]])]
     title = ", ".join(filter(None, asked)) or "pictures found"
-    below = f"{len(hits)} pictures, found with {head['model']}" + (f", where {head['where']}" if head["where"] else "")
+    what = f"{len(hits)} pictures, found" if sure else f"Nothing matches surely: the {len(hits)} nearest pictures, seen"
+    below = f"{what} with {head['model']}" + (f", where {head['where']}" if head["where"] else "")
     write_page(file, title=title, below=below, sections=[("", cells)])
     output.say(f"{file} shows {len(hits)} pictures")
 

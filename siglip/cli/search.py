@@ -11,9 +11,10 @@ camera, latitude, longitude or seconds with values:
   path like '%holiday%' and not format in ('GIF', 'BMP')
 
 The confidence is the share of things absent from the library whose nearest
-picture is farther than this one. From 0.97 a hit counts as a find; without one
-the exit code is 1, as of grep. It is known for one text alone, and weak models
-are seldom sure: --all shows all hits. The probability is the model's own.
+picture is farther than this one; of several texts that are added the lowest
+counts. From 0.97 a hit is a find. Without one the exit code is 1, as of grep,
+and a terminal, --html and --sheet show the nearest instead. Weak models are
+seldom sure: --all takes all hits. The probability is the model's own.
 
 for example:
   siglip search "a beagle" --all

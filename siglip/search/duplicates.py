@@ -96,18 +96,13 @@ def find_duplicates(library: Library, *, least_cosine: float = CLOSE, exact: boo
 
 def fold_alike(library: Library, hits: Sequence[Hit]) -> list[Hit]:
     """Hits without those that look the same as a better one, whose files become its `alike`; ranks stay."""
-    space, vectors = library.searcher.state()
-    ids = [hit.image.id for hit in hits]
-    rows: dict[int, int] = dict(
-        library.catalogue.rows_for("SELECT image, row FROM vector WHERE space = ? AND image IN KEYS", ids, (space.id,))
-    )
-    hits = [hit for hit in hits if rows.get(hit.image.id, len(vectors)) < len(vectors)]
-    array = vectors.take(np.array([rows[hit.image.id] for hit in hits], np.int64))
+    vectors = library.searcher.vectors_of(hits)
+    hits = [hit for hit in hits if hit.image.id in vectors]
     looks: dict[int, _Look] = {}
     kept: dict[int, list[str]] = {}
     for index, hit in enumerate(hits):
         for better in kept:
-            if float(array[better] @ array[index]) < CLOSE:
+            if float(vectors[hits[better].image.id] @ vectors[hit.image.id]) < CLOSE:
                 continue
             for one in (better, index):
                 if one not in looks:

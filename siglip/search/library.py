@@ -327,18 +327,28 @@ class Library:
             raise InputError(f"top and page count from 1, got top={top} and page={page}")
         condition = parse_where(where) if where is not None else None
         terms = parse_query(query, like=[*map(str, like)], not_like=[*map(str, not_like)])
-        vector = self.query_vector(terms)
-        hits = self.searcher.hits(vector, top * page, where=condition, least=min_probability)[top * (page - 1) :]
-        hits = self.judged(hits, terms, vector)
+        vectors = self.term_vectors(terms)
+        hits = self.searcher.hits(combined(terms, vectors), top * page, where=condition, least=min_probability)
+        hits = self.judged(hits[top * (page - 1) :], terms, vectors)
         return by_date(hits) if sort == "date" else hits
 
-    def judged(self, hits: Sequence[Hit], terms: Sequence[Term], vector: Float32[np.ndarray, " dim"]) -> list[Hit]:
-        """The hits of a query with their confidence, which is known where the query is one text alone."""
-        alone = len(terms) == 1 and terms[0].text is not None and terms[0].weight > 0
-        null = absence(self.catalogue, self.space) if alone else None
-        if null is None:
+    def judged(
+        self, hits: Sequence[Hit], terms: Sequence[Term], vectors: Float32[np.ndarray, "terms dim"]
+    ) -> list[Hit]:
+        """The hits of a query with their confidence: each added text is judged alone, the lowest counts.
+
+        It is not known where a picture is added, or nothing.
+        """
+        null = absence(self.catalogue, self.space)
+        texts = vectors[[term.weight > 0 for term in terms]]
+        if null is None or not len(texts) or any(term.text is None and term.weight > 0 for term in terms):
             return [*hits]
-        return [replace(hit, confidence=null.confidence(hit.score, vector)) for hit in hits]
+        found = self.searcher.vectors_of(hits)
+        return [
+            replace(hit, confidence=min(null.confidence(float(text @ found[hit.image.id]), text) for text in texts))
+            for hit in hits
+            if hit.image.id in found
+        ]
 
     def similar(
         self, picture: StrPath, *, where: str | None = None, top: int = 20, min_probability: float = 0.0
@@ -348,14 +358,14 @@ class Library:
         digest, vector = self.encoder.picture(self.searcher, str(picture))
         return self.searcher.hits(vector, top, where=condition, least=min_probability, without=digest)
 
-    def query_vector(self, terms: Sequence[Term]) -> Float32[np.ndarray, " dim"]:
-        """The unit vector of a parsed query. What was asked before, and pictures of the library, need no model."""
+    def term_vectors(self, terms: Sequence[Term]) -> Float32[np.ndarray, "terms dim"]:
+        """Unit vectors of a parsed query. What was asked before, and pictures of the library, need no model."""
         texts = self.encoder.texts(self.searcher, [term.text for term in terms if term.text is not None])
         vectors = [
             texts[term.text] if term.text is not None else self.encoder.picture(self.searcher, str(term.picture))[1]
             for term in terms
         ]
-        return combined(terms, np.stack(vectors))
+        return np.stack(vectors)
 
 
 def default_folder() -> Path:

@@ -23,8 +23,8 @@ class Hit:
     `alike` are files of further hits that look the same, where these were folded (see siglip.search.duplicates).
 
     `score` is the cosine to the query, `probability` the model's own: the sigmoid of t * cosine + b. `confidence` is
-    the share of things absent from the library whose nearest picture is farther (see siglip.search.null), None where
-    the query is not one text alone, and where the library is not yet measured.
+    the share of things absent from the library whose nearest picture is farther (see siglip.search.null), the lowest
+    of the query's added texts; None where it has none or adds a picture, and where the library is not yet measured.
     """
 
     path: str
@@ -127,6 +127,14 @@ class Searcher:
                 return hits[:count]
             wanted = min(considered, 2 * wanted)  # rows of pictures that are gone took the place of others
         return []
+
+    def vectors_of(self, hits: Sequence[Hit]) -> dict[int, Float32[np.ndarray, " dim"]]:
+        """The vectors of hits by the id of their picture; one that was forgotten since has none."""
+        with self.catalogue.reading():
+            space, vectors = self.state()
+            statement = "SELECT image, row FROM vector WHERE space = ? AND image IN KEYS"
+            found = self.catalogue.rows_for(statement, [hit.image.id for hit in hits], (space.id,))
+        return {image: vectors.take(np.array([row]))[0] for image, row in found if row < len(vectors)}
 
     def _named(
         self, space: Space, vectors: Vectors, rows: Int64[np.ndarray, " n"], scores: Float32[np.ndarray, " n"],

@@ -122,12 +122,12 @@ class Finding:
         items = [("text", term.text) if term.text is not None else ("image", term.picture or "") for term in terms]
         params = ["query"] * len(words) + ["like"] * len(like) + ["not_like"] * len(not_like)
         vectors = await unless_gone(request, self.comparing.all_vectors(items, params))
-        return await run_in_threadpool(self._nearest, body, terms, combined(terms, vectors), condition)
+        return await run_in_threadpool(self._nearest, body, terms, vectors, condition)
 
-    def _nearest(self, body: SearchRequest, terms: list[Term], vector: np.ndarray, condition: Any) -> list[Hit]:
-        count = body.top * body.page
+    def _nearest(self, body: SearchRequest, terms: list[Term], vectors: np.ndarray, condition: Any) -> list[Hit]:
+        count, vector = body.top * body.page, combined(terms, vectors)
         hits = self.library.searcher.hits(vector, count, where=condition, least=body.min_probability)
-        hits = self.library.judged(hits[body.top * (body.page - 1) :], terms, vector)
+        hits = self.library.judged(hits[body.top * (body.page - 1) :], terms, vectors)
         return by_date(hits) if body.sort == "date" else hits
 
     def _duplicates(self, exact: bool) -> list[Duplicates]:

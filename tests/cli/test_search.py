@@ -60,7 +60,9 @@ def test_nothing_that_matches_is_exit_code_1_and_said(shelf: Path, capsys: pytes
     assert "no column 'breadth'" in capsys.readouterr().err
 
 
-def test_hits_that_are_not_sure_are_counted_and_shown_on_request(shelf: Path, capsys: pytest.CaptureFixture[str]):
+def test_hits_that_are_not_sure_are_counted_and_shown_on_request(
+    shelf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     """What absence looks like is set here, so that the nearest picture alone is above the bar, then none."""
     with Library.open() as library:
         best, second, *_ = library.search("a beagle")
@@ -74,7 +76,20 @@ def test_hits_that_are_not_sure_are_counted_and_shown_on_request(shelf: Path, ca
             printed = capsys.readouterr()
             assert printed.out.splitlines() == [best.path] * (1 - code)
             assert ("4 hits that are not sure are left out" in printed.err) == (code == 0)
-            assert ("nothing matches: the nearest picture is samples/beagle.png" in printed.err) == (code == 1)
+            assert ("nothing matches surely; the nearest is samples/beagle.png" in printed.err) == (code == 1)
+            # people see the nearest all the same, on a page and on a terminal
+            assert main(["search", "a beagle", "--html", "found.html", "--json"]) == code
+            assert len(json.loads(capsys.readouterr().out)["hits"]) == 1 - code
+            page = Path("found.html").read_text(encoding="utf-8")
+            assert page.count("<img") == 1 + 4 * code
+            assert ("Nothing matches surely: the 5 nearest pictures" in page) == (code == 1)
+            with monkeypatch.context() as terminal:
+                terminal.setattr(sys.stdout, "isatty", lambda: True)
+                terminal.setenv("NO_COLOR", "1")
+                assert main(["search", "a beagle"]) == code
+            heading, *rows = capsys.readouterr().out.splitlines()
+            assert heading.startswith(("\x1b[1mrank", "rank"))
+            assert [row.split()[0] for row in rows] == ["1", "2", "3", "4", "5"][: 1 + 4 * code]
             assert main(["search", "a beagle", "--top", "5", "--paths", "--all"]) == 0
             assert len(capsys.readouterr().out.splitlines()) == 5
 

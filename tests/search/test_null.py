@@ -92,7 +92,7 @@ def test_in_a_collection_of_one_subject_an_absent_name_of_it_is_no_find() -> Non
 
 
 def test_a_library_says_how_sure_its_hits_are(photos: Path, tmp_path: Path, embedder: CountingEmbedder) -> None:
-    """The confidence is that of the fit to all names, done by hand here; it is that of one text and nothing else."""
+    """The confidence is that of the fit to all names, done by hand here; pictures alone have none."""
     with Library.open(tmp_path / "library", model=embedder) as library:
         library.index([photos])
         pictures = embedder.embed_images(sorted(photos.rglob("*.png"))).vectors
@@ -103,11 +103,18 @@ def test_a_library_says_how_sure_its_hits_are(photos: Path, tmp_path: Path, embe
         for hit in library.search("dog"):
             assert hit.confidence == pytest.approx(null.confidence(hit.score, dog), abs=2e-2)
             assert hit.sure == (hit.confidence is not None and hit.confidence >= SURE)
-        others = library.search("dog - cat") + library.search("- cat") + library.similar(photos / "a" / "00.png")
+        # of several terms each added text is judged alone, and the lowest counts
+        tree, place = embedder.embed_texts(["tree"]).vectors[0], photos / "a" / "00.png"
+        for query, texts in (("dog - cat", [dog]), ("2:dog + tree", [dog, tree]), (f"tree - {place}", [tree])):
+            for hit in library.search(query):
+                (vector,) = embedder.embed_images([hit.path]).vectors
+                expected = min(null.confidence(float(text @ vector), text) for text in texts)
+                assert hit.confidence == pytest.approx(expected, abs=2e-2)
+        others = library.search("- cat") + library.search(f"dog + {place} - cat") + library.similar(place)
         assert all(hit.confidence is None and hit.sure for hit in others)
-        texts = embedder.texts
+        asked = embedder.texts
         library.index()
-        assert embedder.texts == texts
+        assert embedder.texts == asked
 
 
 def test_names_of_drawings_that_are_not_there_are_seldom_a_find() -> None:

@@ -183,7 +183,7 @@ function say() {
     said.push(el("span", {}, counted(grid.total, "picture")));
   } else {
     const [best] = items;
-    // what the library is not sure of begins somewhere; it can tell for one text alone
+    // what the library is not sure of begins somewhere; of pictures alone it cannot tell
     const unsure = best.confidence === null || best.confidence === undefined ? -1 : items.findIndex((item) => !item.sure);
     if (unsure === 0) said.push(el("strong", {}, "Nothing matches."), " The pictures that come nearest:");
     else if (unsure > 0) said.push(`${counted(unsure, "picture")} ${unsure === 1 ? "matches" : "match"}, the best with `, percent(best.probability), "; the others come near");

@@ -9,6 +9,7 @@ asked for as absent, unless all do. Each is done with all pictures that are left
 """
 
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class Collection:
 def load(place: Path, embedder: Embedder) -> Collection:
     """The collection in a folder or table, embedded."""
     if place.is_dir():
-        files = [Path(found.path) for found in Walk(place.absolute()) if Path(found.path).parent != place.absolute()]
+        found = [Path(os.fsdecode(path)) for files in Walk(place.absolute()) for path, _, _ in files]
+        files = [file for file in found if file.parent != place.absolute()]
         labels = groups = [file.relative_to(place.absolute()).parts[0].replace("_", " ") for file in files]
     else:
         with place.open(encoding="utf-8", newline="") as file:

@@ -83,6 +83,10 @@ class FileRow(NamedTuple):
     missing_since: float | None = None
 
 
+# paths with the size and time of change in nanoseconds that they had when last seen
+Files = set[tuple[bytes, int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """The vectors of one model: its fingerprint, temperature and bias, and which files hold them."""
@@ -308,13 +312,21 @@ class Catalogue:
             ],
         )
 
-    def files_under(self, root: Path) -> list[FileRow]:
-        """All files that were seen below a folder, or the file itself, also those gone since."""
-        columns = "path, size, mtime_ns, digest, missing_since"
-        low, high, itself = below(root)
-        found = self.rows(f"SELECT {columns} FROM file WHERE path >= ? AND path < ?", (low, high))
-        found += self.rows(f"SELECT {columns} FROM file WHERE path = ?", (itself,))
-        return [FileRow._make(row) for row in found]
+    def files_under(self, root: Path, undone: Iterable[bytes] = ()) -> tuple[Files, Files, Files]:
+        """Files below a folder, or the file itself: those there when last seen, those gone, and those there but undone.
+
+        The third are of the digests `undone`, which are in neither of the others.
+        """
+        statement = "SELECT path, size, mtime_ns FROM file WHERE {} AND ((path >= ? AND path < ?) OR path = ?)"
+        place = below(root)
+        present, gone = (
+            set(self.rows(statement.format(f"missing_since IS {state}"), place)) for state in ("NULL", "NOT NULL")
+        )
+        without = set(self.rows_for("SELECT path, size, mtime_ns FROM file WHERE digest IN KEYS", [*undone]))
+        unread = present & without
+        present -= without
+        gone -= without
+        return present, gone, unread
 
     def images(self, ids: Sequence[int]) -> tuple[dict[int, Image], int]:
         """The pictures of these ids, and how many of them are damaged and left out."""

@@ -90,17 +90,17 @@ class Indexing:
 
         `progress` is called with the files done and those to do.
         """
-        self._done = digests_done(self.catalogue, self.space.id)
+        undone = digests_undone(self.catalogue, self.space.id)
         work: list[Found] = []
         back: list[bytes] = []
         gone: list[bytes] = []
         for root, exclude in roots.items():
-            changes = compare(self.catalogue, root, exclude, self._done, self.report)
+            changes = compare(self.catalogue, root, exclude, undone, self.report)
             if changes is not None:
                 work += changes.work
                 back += changes.back
                 gone += changes.gone
-        unique = list({found.path: found for found in work}.values())
+        unique = list({found[0]: found for found in work}.values())
         self.report.to_read = len(unique)
         self.report.returned, self.report.gone = len(set(back)), len(set(gone))
         if back or gone:
@@ -110,6 +110,7 @@ class Indexing:
                 self.catalogue.write("UPDATE file SET missing_since = ? WHERE path = ?", [(now, path) for path in gone])
                 self.catalogue.write("UPDATE file SET missing_since = NULL WHERE path = ?", [(path,) for path in back])
         if unique:
+            self._done = {digest for (digest,) in self.catalogue.rows("SELECT digest FROM image")} - undone
             with self.catalogue.writing():
                 self._tell()
         for done, result in enumerate(self._read_ahead(unique), start=1):
@@ -137,8 +138,9 @@ class Indexing:
                     found = next(source, None)
                     if found is None:
                         break
-                    ahead_bytes += found.size
-                    waiting.append((found.size, pool.submit(self._read, found.path)))
+                    path, size, _ = found
+                    ahead_bytes += size
+                    waiting.append((size, pool.submit(self._read, os.fsdecode(path))))
                 if not waiting:
                     return
                 size, future = waiting.popleft()
@@ -241,37 +243,40 @@ class Changes:
     gone: list[bytes]
 
 
-def digests_done(catalogue: Catalogue, space: int) -> set[bytes]:
-    """Files whose pictures have vectors in this space, or cannot have any."""
-    return {
-        row[0]
-        for row in catalogue.rows(
-            "SELECT digest FROM image i WHERE error IS NOT NULL "
-            "OR EXISTS (SELECT 1 FROM vector v WHERE v.image = i.id AND v.space = ?)",
-            (space,),
-        )
-    }
+def digests_undone(catalogue: Catalogue, space: int) -> set[bytes]:
+    """Files whose pictures could have vectors in this space and have none; nearly always there are few."""
+    vector = "EXISTS (SELECT 1 FROM vector v WHERE v.image = i.id AND v.space = ?)"
+    lacking = catalogue.rows(f"SELECT digest FROM image i WHERE error IS NULL AND NOT {vector}", (space,))
+    unknown = catalogue.rows("SELECT digest FROM file f WHERE NOT EXISTS (SELECT 1 FROM image WHERE digest = f.digest)")
+    # a film is done when one of its pictures is
+    digests = list({digest for (digest,) in lacking})
+    films = catalogue.rows_for(f"SELECT digest FROM image i WHERE {vector} AND digest IN KEYS", digests, (space,))
+    return {*digests, *(digest for (digest,) in unknown)} - {digest for (digest,) in films}
 
 
 def compare(
-    catalogue: Catalogue, root: Path, exclude: Sequence[str], done: set[bytes], report: IndexReport
+    catalogue: Catalogue, root: Path, exclude: Sequence[str], undone: set[bytes], report: IndexReport
 ) -> Changes | None:
-    """A folder as it is against the catalogue; None, and a note, where nothing may be concluded from it."""
-    known = {row.path: row for row in catalogue.files_under(root)}
-    present = sum(row.missing_since is None for row in known.values())
+    """A folder as it is against the catalogue; None, and a note, where nothing may be concluded from it.
+
+    Nearly all files are as they were, so sets of (path, size, time) are compared, not one file after the other.
+    """
+    known, missing, unread = catalogue.files_under(root, undone)
+    present = len(known) + len(unread)
     walk = Walk(root, exclude)
     changes = Changes([], [], [])
     count = 0
-    for found in walk:
-        count += 1
-        path = os.fsencode(found.path)
-        row = known.pop(path, None)
-        if row is None or (row.size, row.mtime_ns) != (found.size, found.mtime_ns) or row.digest not in done:
-            changes.work.append(found)
-        elif row.missing_since is not None:
-            changes.back.append(path)
-        else:
-            report.unchanged += 1
+    for files in walk:
+        same = known.intersection(files)
+        known -= same
+        count += len(files)
+        report.unchanged += len(same)
+        if len(same) < len(files):
+            for found in sorted(files):
+                if found in missing:
+                    changes.back.append(found[0])
+                elif found not in same:
+                    changes.work.append(found)
     walk.passed.warn(root)
     if walk.lacking:
         told = ", ".join(f"{number} {kind} files" for kind, number in walk.lacking.most_common())
@@ -289,9 +294,8 @@ def compare(
         report.failed[str(root)] = "no such file or folder"
         return None
     blind = [below(Path(folder)) for folder in walk.failed]
-    for path, row in known.items():
-        hidden = any(low <= path < high or path == itself for low, high, itself in blind)
-        if row.missing_since is None and not hidden:
+    for path in {path for path, _, _ in (*known, *unread)} - {path for path, _, _ in changes.work}:
+        if not any(low <= path < high or path == itself for low, high, itself in blind):
             changes.gone.append(path)
     return changes
 

@@ -15,7 +15,7 @@ from siglip.errors import InputError, LibraryError, UnreadableImage
 from siglip.search.catalogue import Catalogue, Space
 from siglip.search.encoder import Encoder
 from siglip.search.exchange import ImportReport, export_vectors, import_vectors
-from siglip.search.indexing import Indexing, IndexReport, alone, compare, digests_done, forget_gone
+from siglip.search.indexing import Indexing, IndexReport, alone, compare, digests_undone, forget_gone
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.reading import thumbnail_of
 from siglip.search.searching import Hit, Searcher, by_date
@@ -214,9 +214,9 @@ class Library:
     def _compare(self, roots: Iterable[StrPath], exclude: Sequence[str] | None) -> IndexReport:
         report = IndexReport(dry_run=True)
         space = self.catalogue.active_space()
-        done = digests_done(self.catalogue, space.id if space else 0)
+        undone = digests_undone(self.catalogue, space.id if space else 0)
         for root, patterns in _roots(self.catalogue, roots, exclude).items():
-            changes = compare(self.catalogue, root, patterns, done, report)
+            changes = compare(self.catalogue, root, patterns, undone, report)
             if changes is not None:
                 report.to_read += len(changes.work)
                 report.returned += len(changes.back)
@@ -284,7 +284,7 @@ class Library:
         place = Path(folder).expanduser().absolute()
         with alone(self.folder):
             known = place in self.catalogue.roots()
-            if not known and not self.catalogue.files_under(place):
+            if not known and not any(self.catalogue.files_under(place)):
                 raise InputError(f"the library knows nothing of {place}; its folders are {_listed(self.catalogue)}")
             count = forget_gone(self.catalogue, self.thumbs, dry_run=dry_run, under=place)
             if not dry_run:

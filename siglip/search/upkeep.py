@@ -20,6 +20,7 @@ from siglip.search.vectors import (
     build_codes,
     enough_rescored,
     has_engine,
+    is_as_written,
     load_codes,
     row_seal,
 )
@@ -163,8 +164,7 @@ def refresh_codes(catalogue: Catalogue, space: Space, embedder: "Embedder | None
     if not has_engine() or space.rows <= EXACT_ROWS:
         return
     path = codes_file(catalogue.path.parent, space)
-    codes = load_codes(path, space.codes_rows, space.codes_crc)
-    if codes is not None and space.rows - len(codes) <= EXACT_ROWS:
+    if space.codes_rows and space.rows - space.codes_rows <= EXACT_ROWS and is_as_written(path, space.codes_crc):
         return
     plain = Vectors(_file(catalogue, space), space.dim, space.rows)
     codes, crc = build_codes(plain, path)

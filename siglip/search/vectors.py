@@ -190,6 +190,11 @@ def load_codes(path: Path, rows: int, crc: int) -> Any:
         return codes if checked.result() == crc and len(codes) == rows else None
 
 
+def is_as_written(path: Path, crc: int) -> bool:
+    """Whether a file of codes is there and has this CRC, which costs a third of loading it."""
+    return path.is_file() and _file_crc(path) == crc
+
+
 def enough_rescored(vectors: Vectors, kinds: Sequence[Float32[np.ndarray, "_ dim"]]) -> tuple[int, list[float]]:
     """How many candidates must be compared exactly so that 99 % of the true 100 best are among them.
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -313,8 +313,10 @@ def _unit(features: Tensor) -> Float32[np.ndarray, "batch dim"]:
     return F.normalize(features.float(), dim=-1).cpu().numpy()
 
 
-def _checked_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    templates = (templates,) if not isinstance(templates, Iterable) or isinstance(templates, str) else tuple(templates)
+def _checked_templates(given: Any) -> tuple[str, ...]:
+    templates: tuple[Any, ...] = (
+        (given,) if not isinstance(given, Iterable) or isinstance(given, str) else tuple(cast(Iterable[Any], given))
+    )
     if not templates:
         raise InputError('expected at least one template such as "This is a photo of {}.", got none')
     for template in templates:

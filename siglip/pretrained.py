@@ -179,7 +179,7 @@ _MODEL = (
 
 def _labels(
     labels: Sequence[str] | None,
-    num_labels: int | None,
+    num_labels: Any,
     id2label: Mapping[Any, str] | None,
     label2id: Mapping[str, Any] | None,
 ) -> list[str] | None:

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output
+from siglip.errors import clip
 from siglip.files import replacing
 from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
     from siglip.data import Source
-    from siglip.errors import Failure, clip
+    from siglip.errors import Failure
 
 # argument -> the action that has it
 BELONGS: Mapping[str, Sequence[str]] = {

@@ -18,7 +18,7 @@ seldom sure: --all takes all hits. The probability is the model's own.
 
 for example:
   siglip search "a beagle" --all
-  siglip search "a cup of coffee - 0.5:teapot" --top 3 --json
+  siglip search "a cup of coffee - 0.5:teapot" --all --json
   siglip search --like samples/cat.jpg --where "format = 'JPEG'" --paths
   siglip search "a rocket" --all --top 6 --html found.html --explain
 """

@@ -17,12 +17,15 @@ from torch import Tensor
 
 from siglip.devices import find_device
 from siglip.download import fetched
-from siglip.errors import Failure, InputError, UnreadableImage, clip
+from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean, warn
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
 from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
 from siglip.streaming import checked_batch_size
+
+# the words that the prompts of the published models begin with (Beyer et al. 2024, section 3.2.5 and appendix B)
+TASK_WORDS = ("caption", "describe", "answer", "question", "ocr", "detect", "segment")
 
 _Outcome = TypeVar("_Outcome")
 
@@ -145,10 +148,11 @@ class Captioner:
     ) -> Generator[Scores | Failure, None, None]:
         """The log-probability of each answer for each picture, or a Failure in its place, in order.
 
-        Raises InputError for no answers or a repeated one, else as `write`.
+        Raises InputError for no answers, a blank or a repeated one, else as `write`.
         """
-        if isinstance(answers, str) or not answers or len(set(answers)) < len(answers):
-            raise InputError(f"answers must be a list of texts, none of them twice, got {clip(answers)}")
+        blank = any(not answer.strip() for answer in answers)
+        if isinstance(answers, str) or not answers or blank or len(set(answers)) < len(answers):
+            raise InputError(f"answers must be a list of texts, none blank and none of them twice, got {clip(answers)}")
         ids = [self.processor.encode(answer) for answer in answers]
         eos = self.processor.eos_token_id
 
@@ -167,6 +171,12 @@ class Captioner:
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
         if isinstance(prompt, str) and (wrong := self._fault_of(prompt, room)):
             raise InputError(wrong)
+        if isinstance(prompt, str) and (task := prompt.split()[0]) not in TASK_WORDS:
+            near = did_you_mean(task, TASK_WORDS)
+            warn(
+                f"the prompt begins with {clip(task)}, which is none of PaliGemma's tasks ({', '.join(TASK_WORDS)})"
+                f"{f'; did you mean {near!r}?' if near else '; a model only understands what it was trained on'}"
+            )
         prompts = repeat(prompt) if isinstance(prompt, str) else prompt
         return self._decoded(enumerate(zip(items, prompts, strict=False)), room, finish)
 

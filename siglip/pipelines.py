@@ -173,10 +173,13 @@ class VisualQuestionAnswering:
     ) -> Any:
         """Answer freely, or choose among `candidate_answers`, of which the best `top_k` are given.
 
-        Raises InputError for an empty question or no candidates, UnreadableImage for a picture that cannot be read.
+        Raises InputError for an empty question, no candidates, or candidates together with `options`, which only a free
+        answer has, UnreadableImage for a picture that cannot be read.
         """
         if not question.strip():
             raise InputError("the question is empty; ask something, such as 'what is on the table?'")
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}")
         prompt = f"answer en {question}"
         if candidate_answers is None:
 
@@ -184,7 +187,11 @@ class VisualQuestionAnswering:
                 return [Answer(answer=result.text, score=result.probability)]
 
             return _each(image, lambda items: self.captioner.write(items, prompt, **options), written)
-        answers = list(candidate_answers)
+        if options:
+            raise InputError(
+                f"{', '.join(options)} mean nothing with candidate_answers, which are chosen among, not written"
+            )
+        answers = candidate_answers if isinstance(candidate_answers, str) else list(candidate_answers)
 
         def chosen(result: Scores) -> list[Answer]:
             chances: list[float] = torch.from_numpy(result.log_probabilities).softmax(dim=0).tolist()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from siglip import Captioner, Embedder, pipeline
-from siglip.errors import ConfigError, Failure, InputError, UnreadableImage
+from siglip.errors import ConfigError, Failure, InputError, SiglipWarning, UnreadableImage
 from tests.captioners import captioner
 from tests.conftest import ROOT
 
@@ -98,6 +98,16 @@ def test_bad_input_is_told(folder: Path) -> None:
         ask(FILES[0], " ")
     with pytest.raises(InputError, match="none of them twice"):
         ask(FILES[0], "what?", candidate_answers=["a", "a"])
+    for candidates in (["yes", " "], "yes", []):
+        with pytest.raises(InputError, match="answers must be a list of texts, none blank"):
+            ask(FILES[0], "what?", candidate_answers=candidates)
+    with pytest.raises(InputError, match="num_beams mean nothing with candidate_answers"):
+        ask(FILES[0], "what?", candidate_answers=["a", "b"], num_beams=2)
+    with pytest.raises(InputError, match="top_k must be at least 1, got 0"):
+        ask(FILES[0], "what?", top_k=0)
+    with pytest.warns(SiglipWarning, match="'caption'") as said:
+        pipeline("image-to-text", folder)(FILES[0], prompt="captoin en")
+    assert len(said) == 1
     with pytest.raises(InputError, match="this decoder reads 128"):
         pipeline("image-to-text", folder)(FILES[0], prompt="word " * 200)
     with pytest.raises(ConfigError, match="captions and answers need a PaliGemma"):

@@ -72,8 +72,10 @@ def each(
 
 def split_last(words: list[str], what: str) -> tuple[list[str], str]:
     """The pictures, and the text behind them; raises UsageError if one is missing or blank, or the text is a file."""
-    if len(words) < 2 or not words[-1].strip():
+    if len(words) < 2:
         raise inputs.UsageError(f"give pictures first and {what} last, in quotes")
+    if not words[-1].strip():
+        raise inputs.UsageError(f"the last word is blank; give {what} last, in quotes")
     with suppress(OSError):  # a question longer than a name can be
         if Path(words[-1]).is_file():
             raise inputs.UsageError(f"{words[-1]} is a file, and {what} must come last, in quotes")

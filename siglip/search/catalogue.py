@@ -1,7 +1,7 @@
 """The truth of a library, one SQLite file: which files there are, which pictures they hold, which row is whose vector.
 
-Pictures are known by the SHA-256 of their file, so that names may change. Rows that make up a hit carry a seal, a CRC
-of their contents: SQLite itself does not notice a flipped bit. Paths are bytes, as the file system has them.
+Pictures are known by the SHA-256 of their file, so that names may change. Rows carry a seal, a CRC of their contents:
+SQLite itself does not notice a flipped bit. Paths are bytes, as the file system has them.
 """
 
 import json
@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 from siglip.errors import LibraryError
 
 FILE_NAME = "catalogue.db"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION = 0x51671B  # PRAGMA application_id, by which we know our own files
 _BUSY_S = 30.0
 _AT_ONCE = 500  # parameters in one statement; SQLite allows 999 and more
 
 _SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE root(path BLOB PRIMARY KEY, exclude TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE root(path BLOB PRIMARY KEY, exclude TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE file(
     id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     digest BLOB NOT NULL, missing_since REAL, seal INTEGER NOT NULL);
@@ -37,7 +37,7 @@ CREATE TABLE image(
 CREATE TABLE space(
     id INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL UNIQUE, model TEXT NOT NULL, dim INTEGER NOT NULL,
     scale REAL NOT NULL, bias REAL NOT NULL, vectors TEXT NOT NULL, rows INTEGER NOT NULL,
-    codes_rows INTEGER NOT NULL, codes_crc INTEGER NOT NULL, rescored INTEGER NOT NULL);
+    codes_rows INTEGER NOT NULL, codes_crc INTEGER NOT NULL, rescored INTEGER NOT NULL, seal INTEGER NOT NULL);
 CREATE TABLE vector(
     space INTEGER NOT NULL, row INTEGER NOT NULL, image INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY(space, row)) WITHOUT ROWID;
@@ -82,6 +82,10 @@ class FileRow(NamedTuple):
     digest: bytes
     missing_since: float | None = None
 
+    def seal(self) -> int:
+        """Over what does not change while the file is the same."""
+        return seal(*self[:4])
+
 
 # paths with the size and time of change in nanoseconds that they had when last seen
 Files = set[tuple[bytes, int, int]]
@@ -105,6 +109,7 @@ class Space:
 
 
 _IMAGE = "id, digest, frame, seconds, format, width, height, taken, camera, latitude, longitude, error"
+_FILE = "path, size, mtime_ns, digest"
 _SPACE = "id, fingerprint, model, dim, scale, bias, vectors, rows, codes_rows, codes_crc, rescored"
 
 
@@ -160,8 +165,9 @@ class Catalogue:
             )
         elif version != SCHEMA_VERSION:
             raise LibraryError(
-                f"{self.path} is of version {version}, this siglip knows version {SCHEMA_VERSION}; install a newer "
-                "siglip, or index into another folder with --library"
+                f"{self.path} is of version {version}, this siglip knows version {SCHEMA_VERSION}; "
+                + ("install a newer siglip" if version > SCHEMA_VERSION else "move the folder away and index anew")
+                + ", or index into another folder with --library"
             )
         self._db.execute("PRAGMA synchronous = FULL")
 
@@ -245,27 +251,42 @@ class Catalogue:
         """Move what is in the log into the main file, when no reader is in the way."""
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def faults(self) -> list[str]:
+        """What SQLite itself finds to be wrong with the file, its indexes among it."""
+        return [fault for (fault,) in self.rows("PRAGMA integrity_check(10)") if fault != "ok"]
+
     # ---- small tables
 
     def meta(self, key: str) -> str | None:
-        found = self.rows("SELECT value FROM meta WHERE key = ?", (key,))
-        return found[0][0] if found else None
+        """None where nothing is kept, or what is kept is damaged."""
+        found = self.rows("SELECT value, seal FROM meta WHERE key = ?", (key,))
+        return found[0][0] if found and seal(key, found[0][0]) == found[0][1] else None
 
     def set_meta(self, key: str, value: str) -> None:
-        self.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])
+        self.write("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", [(key, value, seal(key, value))])
 
     def roots(self) -> dict[Path, tuple[str, ...]]:
-        """Folders that were indexed, and the patterns left out below each."""
-        found = self.rows("SELECT path, exclude FROM root ORDER BY path")
-        return {Path(os.fsdecode(path)): tuple(json.loads(exclude)) for path, exclude in found}
+        """Folders that were indexed, and the patterns left out below each. Raises LibraryError where one is damaged."""
+        found = self.rows("SELECT path, exclude, seal FROM root ORDER BY path")
+        if any(seal(path, exclude) != stored for path, exclude, stored in found):
+            raise LibraryError(
+                f"{self.path}: the name of a folder is damaged; `siglip library check` forgets it, then name your "
+                "folders to `siglip index` again"
+            )
+        return {Path(os.fsdecode(path)): tuple(json.loads(exclude)) for path, exclude, _ in found}
 
     def set_root(self, root: Path, exclude: Sequence[str]) -> None:
-        self.write("INSERT OR REPLACE INTO root VALUES (?, ?)", [(os.fsencode(root), json.dumps(list(exclude)))])
+        row = os.fsencode(root), json.dumps(list(exclude))
+        self.write("INSERT OR REPLACE INTO root VALUES (?, ?, ?)", [(*row, seal(*row))])
 
     # ---- spaces
 
     def spaces(self) -> list[Space]:
-        return [Space(*row) for row in self.rows(f"SELECT {_SPACE} FROM space ORDER BY id")]
+        """Raises LibraryError where one is damaged: how its vectors are to be read is written nowhere else."""
+        rows = self.rows(f"SELECT {_SPACE}, seal FROM space ORDER BY id")
+        if any(seal(*row) != stored for *row, stored in rows):
+            raise LibraryError(f"{self.path} is damaged (what it says of its model); {_REPAIR}")
+        return [Space(*row) for *row, _ in rows]
 
     def active_space(self) -> Space | None:
         """The space that answers; None while there is none."""
@@ -279,12 +300,15 @@ class Catalogue:
             return found
         number = 1 + max((space.id for space in self.spaces()), default=0)
         space = Space(number, fingerprint, model, dim, scale, bias, f"vectors-{number}.f16", 0, 0, 0, 200)
-        self.write(f"INSERT INTO space({_SPACE}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", [_values(space)])
+        self.update_space(space)
         return space
 
     def update_space(self, space: Space) -> None:
-        self.write("DELETE FROM space WHERE id = ?", [(space.id,)])
-        self.write(f"INSERT INTO space({_SPACE}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", [_values(space)])
+        """Bring one space up to date; within `writing`."""
+        values = [getattr(space, name) for name in _SPACE.split(", ")]
+        self.write(
+            f"INSERT OR REPLACE INTO space({_SPACE}, seal) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", [(*values, seal(*values))]
+        )
 
     # ---- pictures and files
 
@@ -306,10 +330,7 @@ class Catalogue:
             "INSERT INTO file(path, size, mtime_ns, digest, missing_since, seal) VALUES (?,?,?,?,?,?) "
             "ON CONFLICT(path) DO UPDATE SET size=excluded.size, mtime_ns=excluded.mtime_ns, digest=excluded.digest, "
             "missing_since=excluded.missing_since, seal=excluded.seal",
-            [
-                (file.path, file.size, file.mtime_ns, file.digest, file.missing_since, seal(file.path, file.digest))
-                for file in files
-            ],
+            [(*file, file.seal()) for file in files],
         )
 
     def files_under(self, root: Path, undone: Iterable[bytes] = ()) -> tuple[Files, Files, Files]:
@@ -342,11 +363,11 @@ class Catalogue:
     def paths(self, digests: Sequence[str]) -> tuple[dict[str, list[bytes]], int]:
         """Where each picture lies now, in the order of names, and how many rows are damaged and left out."""
         keys = [bytes.fromhex(digest) for digest in digests]
-        statement = "SELECT path, digest, seal FROM file WHERE missing_since IS NULL AND digest IN KEYS"
+        statement = f"SELECT {_FILE}, seal FROM file WHERE missing_since IS NULL AND digest IN KEYS"
         found: dict[str, list[bytes]] = {}
         damaged = 0
-        for path, digest, stored in sorted(self.rows_for(statement, keys)):
-            if seal(path, digest) == stored:
+        for path, size, mtime_ns, digest, stored in sorted(self.rows_for(statement, keys)):
+            if seal(path, size, mtime_ns, digest) == stored:
                 found.setdefault(digest.hex(), []).append(path)
             else:
                 damaged += 1
@@ -364,10 +385,6 @@ def below(root: Path) -> tuple[bytes, bytes, bytes]:
     separator = os.sep.encode()
     prefix = path if path.endswith(separator) else path + separator
     return prefix, prefix[:-1] + bytes([prefix[-1] + 1]), path
-
-
-def _values(space: Space) -> tuple[Any, ...]:
-    return tuple(getattr(space, name) for name in _SPACE.split(", "))
 
 
 _STAMPS = ("application_id", "user_version")

@@ -64,15 +64,16 @@ def export_vectors(searcher: Searcher, folder: Path) -> int:
     with searcher.catalogue.reading():
         space, vectors = searcher.state()
         found = searcher.catalogue.rows(
-            f"SELECT v.row, v.image, v.seal, f.path, f.seal, i.digest, {', '.join(f'i.{name}' for name in _FACTS)} "
+            f"SELECT v.row, v.image, v.seal, f.path, f.size, f.mtime_ns, f.seal, f.digest, "
+            f"{', '.join(f'i.{name}' for name in _FACTS)} "
             "FROM vector v JOIN image i ON i.id = v.image JOIN file f ON f.digest = i.digest "
             "WHERE v.space = ? AND v.row < ? AND f.missing_since IS NULL ORDER BY f.path, i.frame",
             (space.id, len(vectors)),
         )
     sound = [
         (row, path, digest, facts)
-        for row, image, row_stored, path, file_stored, digest, *facts in found
-        if row_seal(image, vectors.array[row]) == row_stored and seal(path, digest) == file_stored
+        for row, image, row_stored, path, size, mtime_ns, file_stored, digest, *facts in found
+        if row_seal(image, vectors.array[row]) == row_stored and seal(path, size, mtime_ns, digest) == file_stored
     ]
     if len(sound) < len(found):
         searcher.note(f"{len(found) - len(sound)} damaged rows are left out; `siglip library check` mends them")

@@ -335,11 +335,10 @@ class Library:
     def judged(
         self, hits: Sequence[Hit], terms: Sequence[Term], vectors: Float32[np.ndarray, "terms dim"]
     ) -> list[Hit]:
-        """The hits of a query with their confidence: each added text is judged alone, the lowest counts.
-
-        It is not known where a picture is added, or nothing.
-        """
+        """The hits with the confidence of the least sure added text; None where a picture is added, or nothing."""
         null = absence(self.catalogue, self.space)
+        if null is None and self.catalogue.rows("SELECT 1 FROM meta WHERE key LIKE 'null-%'"):
+            self.searcher.note("how sure a hit is cannot be told, as what was measured is damaged; run `siglip index`")
         texts = vectors[[term.weight > 0 for term in terms]]
         if null is None or not len(texts) or any(term.text is None and term.weight > 0 for term in terms):
             return [*hits]

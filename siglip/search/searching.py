@@ -79,11 +79,14 @@ class Searcher:
             self.note(f"{space.vectors} is cut short: {space.rows - len(vectors)} pictures cannot be found until the "
                       "next `siglip index` embeds them again")  # fmt: skip
         elif len(vectors) <= EXACT_ROWS:
-            self._drop_damaged(space, vectors)
+            self._look_over(space, vectors, first=before is None)
         return vectors
 
-    def _drop_damaged(self, space: Space, vectors: Vectors) -> None:
-        """A small library is checked throughout: a damaged row could also hide a picture."""
+    def _look_over(self, space: Space, vectors: Vectors, *, first: bool) -> None:
+        """A small library is checked throughout: a damaged row, or place in an index, could also hide a picture."""
+        if first and self.catalogue.faults():
+            self.note(f"{self.catalogue.path} is damaged: pictures may be missing; `siglip library check` mends it, or "
+                      "tells what to do")  # fmt: skip
         rows = self.catalogue.rows("SELECT row, image, seal FROM vector WHERE space = ?", (space.id,))
         bad = sum(row < len(vectors) and row_seal(image, vectors.array[row]) != stored for row, image, stored in rows)
         if bad:
@@ -116,7 +119,10 @@ class Searcher:
         """
         with self.catalogue.reading():
             space, vectors = self.state()
-            among = self.rows_where(space, where) if where is not None else None
+            among = None
+            if where is not None:  # the file may have been cut short
+                among = self.rows_where(space, where)
+                among = among[: np.searchsorted(among, len(vectors))]
         considered = len(vectors) if among is None else len(among)
         wanted = min(considered, count + 32)
         while considered:

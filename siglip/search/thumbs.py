@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,13 +30,13 @@ class Thumbs:
         def look(db: sqlite3.Connection) -> bytes | None:
             statement = "SELECT data, crc FROM thumb WHERE digest = ? AND frame = ?"
             found = db.execute(statement, (digest, frame)).fetchone()
-            return found[0] if found and zlib.crc32(found[0]) == found[1] else None
+            return found[0] if found and found[1] == _seal(digest, frame, found[0]) else None
 
         return self._try(look)
 
     def put(self, thumbs: Iterable[tuple[str, int, bytes]]) -> None:
         """Keep thumbnails; on a full disk or in a folder that cannot be written, they are not kept."""
-        rows = [(digest, frame, zlib.crc32(data), data) for digest, frame, data in thumbs]
+        rows = [(digest, frame, _seal(digest, frame, data), data) for digest, frame, data in thumbs]
 
         def write(db: sqlite3.Connection) -> None:
             with db:
@@ -61,14 +62,12 @@ class Thumbs:
         self._try(write)
 
     def healthy(self) -> bool:
-        """Whether the file can be read throughout; a damaged one is removed."""
-
-        def look(db: sqlite3.Connection) -> bool:
-            if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("damaged")
-            return all(zlib.crc32(data) == crc for data, crc in db.execute("SELECT data, crc FROM thumb"))
-
-        return self._try(look) is True
+        """Whether the file can be read throughout; nothing is changed."""
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(self.path)) as db:
+            rows = db.execute("SELECT digest, frame, data, crc FROM thumb")
+            sealed = all(crc == _seal(digest, frame, data) for digest, frame, data, crc in rows)
+            return sealed and db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        return False
 
     def clear(self) -> None:
         """Throw all away."""
@@ -102,3 +101,11 @@ class Thumbs:
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute(_SCHEMA)
         return self._db
+
+
+def _seal(digest: object, frame: object, data: object) -> int:
+    """A CRC over a thumbnail and the picture it belongs to, so that it is never taken for another one's.
+
+    What is read from a damaged file may be of any type.
+    """
+    return zlib.crc32(data if isinstance(data, bytes) else b"", zlib.crc32(f"{digest} {frame}".encode()))

@@ -1,11 +1,13 @@
 """Keeping a library sound: what is damaged is found and mended from what is not, what is no longer used is removed."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float16
 
 from siglip.search.catalogue import Catalogue, Space, image_seal, seal
 from siglip.search.encoder import Encoder
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _PROBES = 200
 _DEAD_SHARE = 0.2
 _ROWS_AT_ONCE = 8192
+_SEALS = "SELECT row, image, seal FROM vector WHERE space = ? AND row >= ? AND row < ?"
 
 
 def target_space(catalogue: Catalogue, encoder: Encoder) -> Space:
@@ -92,9 +95,13 @@ def check(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool) -> tuple[list[
     are made anew when needed. With `dry_run` nothing is changed.
     """
     mended: list[str] = []
-    hopeless = [f"{catalogue.path}: {row[0]}" for row in catalogue.rows("PRAGMA integrity_check(10)") if row[0] != "ok"]
-    if hopeless:
-        return mended, hopeless
+    found = catalogue.faults()
+    if found and not dry_run:  # what is found by sorting rows can be sorted again
+        catalogue.rows("REINDEX")
+        mended += [f"{catalogue.path}: {fault}" for fault in found]
+        found = catalogue.faults()
+    if found:
+        return [], [f"{catalogue.path}: {fault}" for fault in found]
     mended += _check_rows(catalogue, dry_run)
     for space in catalogue.spaces():
         mended += _check_vectors(catalogue, space, dry_run)
@@ -104,18 +111,19 @@ def check(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool) -> tuple[list[
                 mended.append(f"the search codes of {space.model} are damaged or missing; they are made anew")
                 if not dry_run:
                     refresh_codes(catalogue, replace(space, codes_rows=0, codes_crc=0), None)
-    if not dry_run and thumbs.path.exists() and not thumbs.healthy():
+    if thumbs.path.exists() and not thumbs.healthy():
         mended.append("thumbnails are damaged; they are made anew when needed")
-        thumbs.clear()
-    return mended, hopeless
+        if not dry_run:
+            thumbs.clear()
+    return mended, []
 
 
 def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
     """Files and pictures whose seals do not fit are forgotten; the next indexing reads them again."""
     files = [
         (number,)
-        for number, path, digest, stored in catalogue.rows("SELECT id, path, digest, seal FROM file")
-        if seal(path, digest) != stored
+        for number, *row, stored in catalogue.rows("SELECT id, path, size, mtime_ns, digest, seal FROM file")
+        if seal(*row) != stored
     ]
     images = [(row[0],) for row in catalogue.rows("SELECT * FROM image") if image_seal(row[1:-1]) != row[-1]]
     queries = [
@@ -123,25 +131,31 @@ def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
         for space, text, vector, stored in catalogue.rows("SELECT space, text, vector, seal FROM query")
         if seal(text, vector) != stored
     ]
-    if (files or images or queries) and not dry_run:
+    meta, roots = (
+        [(row[0],) for row in catalogue.rows(f"SELECT * FROM {table}") if seal(*row[:-1]) != row[-1]]
+        for table in ("meta", "root")
+    )
+    if (files or images or queries or meta or roots) and not dry_run:
         with catalogue.writing():
             catalogue.write("DELETE FROM file WHERE id = ?", files)
             catalogue.write("DELETE FROM vector WHERE image = ?", images)
             catalogue.write("DELETE FROM image WHERE id = ?", images)
             catalogue.write("DELETE FROM query WHERE space = ? AND text = ?", queries)
-    told = {"files": files, "pictures": images, "kept queries": queries}
+            catalogue.write("DELETE FROM meta WHERE key = ?", meta)
+            catalogue.write("DELETE FROM root WHERE path = ?", roots)
+    told = {"files": files, "pictures": images, "kept queries": queries, "what was measured": meta}
     again = "forgotten; the next `siglip index` reads them again"
-    return [f"{len(rows)} damaged rows of {what} in the catalogue; {again}" for what, rows in told.items() if rows]
+    mended = [f"{len(rows)} damaged rows of {what} in the catalogue; {again}" for what, rows in told.items() if rows]
+    if roots:
+        mended.append(f"{len(roots)} damaged names of folders in the catalogue; name these to `siglip index` again")
+    return mended
 
 
 def _check_vectors(catalogue: Catalogue, space: Space, dry_run: bool) -> list[str]:
     vectors = Vectors(_file(catalogue, space), space.dim, space.rows)
     bad: list[tuple[int, int]] = []
     for start in range(0, space.rows, _ROWS_AT_ONCE):
-        rows = catalogue.rows(
-            "SELECT row, image, seal FROM vector WHERE space = ? AND row >= ? AND row < ?",
-            (space.id, start, start + _ROWS_AT_ONCE),
-        )
+        rows = catalogue.rows(_SEALS, (space.id, start, start + _ROWS_AT_ONCE))
         bad += [
             (space.id, row)
             for row, image, stored in rows
@@ -233,19 +247,24 @@ def _file(catalogue: Catalogue, space: Space) -> Path:
 
 
 def measure_absence(catalogue: Catalogue, encoder: Encoder) -> None:
-    """Fit what names of things find in the library as it is now; see `null`. Done again only after rows were added."""
+    """Fit what names of things find in the library as it is now; see `null`. Done again when a hundredth was added."""
     space = catalogue.active_space()
-    if space is None or absence(catalogue, space, least_rows=space.rows) is not None:
+    if space is None or absence(catalogue, space, least_rows=space.rows - space.rows // 100) is not None:
         return
     searcher = Searcher(catalogue)
     names = names_of_things()
     vectors = encoder.texts(searcher, names)
-    array = searcher.state()[1].array
-    blocks = (array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE))
-    null = fit_null(np.stack([vectors[name] for name in names]), blocks)
+    null = fit_null(np.stack([vectors[name] for name in names]), _sound(catalogue, space, searcher.state()[1]))
     if null is not None:
         with catalogue.writing():
             catalogue.set_meta(f"null-{space.id}", json.dumps({**asdict(null), "rows": space.rows}))
+
+
+def _sound(catalogue: Catalogue, space: Space, vectors: Vectors) -> Iterator[Float16[np.ndarray, "_ dim"]]:
+    """The rows that belong to pictures and are not damaged, in blocks."""
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        rows = catalogue.rows(_SEALS, (space.id, start, min(start + _ROWS_AT_ONCE, len(vectors))))
+        yield vectors.array[[row for row, image, stored in rows if row_seal(image, vectors.array[row]) == stored]]
 
 
 def absence(catalogue: Catalogue, space: Space, *, least_rows: int = 0) -> Null | None:

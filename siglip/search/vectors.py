@@ -131,7 +131,8 @@ class Vectors:
         found: list[Found] = []
         for query, rows in enumerate(np.asarray(candidates, dtype=np.int64)):
             rows = np.sort(rows)
-            scores = self.take(rows) @ queries[query]
+            with np.errstate(all="ignore"):  # in a damaged row there may be any numbers
+                scores = self.take(rows) @ queries[query]
             found.append(_best(np.concatenate([rows, tail]), np.concatenate([scores, tail_scores[:, query]]), count))
         return found
 
@@ -141,13 +142,15 @@ class Vectors:
         if rows is None and len(self) <= EXACT_ROWS:
             if self._wide is None:
                 self._wide = self.array.astype(np.float32)
-            return self._wide @ queries.T
+            with np.errstate(all="ignore"):  # in a damaged row there may be any numbers
+                return self._wide @ queries.T
         count = len(self) if rows is None else len(rows)
         scores = np.empty((count, len(queries)), np.float32)
         for start in range(0, count, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
             block = self.array[part] if rows is None else self.array[rows[part]]
-            scores[part] = np.asarray(block, dtype=np.float32) @ queries.T
+            with np.errstate(all="ignore"):
+                scores[part] = np.asarray(block, dtype=np.float32) @ queries.T
         return scores
 
 
@@ -166,13 +169,18 @@ def build_codes(vectors: Vectors, path: Path) -> tuple[Any, int]:
     count, dim = vectors.array.shape
     codes: Any = TurboQuantIndex(dim, 4)
     sample = np.random.default_rng(0).permutation(count)[:_SAMPLE_ROWS]
-    codes.calibrate(vectors.take(np.sort(sample)))
+    codes.calibrate(_finite(vectors.take(np.sort(sample))))
     for start in range(0, count, _CHUNK_ROWS):
-        codes.add(np.asarray(vectors.array[start : start + _CHUNK_ROWS], dtype=np.float32))
+        codes.add(_finite(np.asarray(vectors.array[start : start + _CHUNK_ROWS], dtype=np.float32)))
     with replacing(path) as temporary:
         codes.write(str(temporary), durable=False)
         crc = _file_crc(temporary)
     return codes, crc
+
+
+def _finite(rows: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
+    """The rows with 0 for what is no number, as a damaged row may hold; the engine would refuse all."""
+    return np.nan_to_num(rows, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def load_codes(path: Path, rows: int, crc: int) -> Any:

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,62 @@ def test_a_damaged_file_gives_no_wrong_hit_and_is_mended_or_refused(
             assert str(copy) in str(error) and ("index" in str(error) or "siglip" in str(error))
 
 
+def test_a_filter_over_a_vector_file_that_was_cut_finds_what_is_left(sound: tuple[Path, list[Key]], make: Make):
+    folder, right = sound
+    os.truncate(folder / "vectors-1.f16", 5 * 256)
+    with make() as library:
+        found = keys(library.search("blocks", top=50, where="width > 1"))
+        assert len(found) == 5 and set(found) < set(right)
+        assert "cut short" in library.notes[0]
+
+
+def test_what_the_catalogue_says_of_the_model_of_files_and_of_absence_is_sealed(
+    sound: tuple[Path, list[Key]], make: Make
+):
+    """Values of the right type that were never written, as a flipped bit makes them."""
+    folder, right = sound
+    with make() as library:
+        before = [hit.confidence for hit in library.search("blocks", top=50)]
+    with sqlite3.connect(folder / "catalogue.db") as damaged:
+        damaged.execute("UPDATE meta SET value = replace(value, '0.1', '0.5') WHERE key = 'null-1'")
+        damaged.execute("UPDATE file SET size = size + 65536 WHERE id = 1")
+    damaged.close()
+    with make() as library:
+        found = library.search("blocks", top=50)
+        assert set(keys(found)) < set(right) and len(found) == 11
+        assert {hit.confidence for hit in found} == {None}
+        assert "1 rows of the library are damaged" in library.notes[0]
+        assert "how sure a hit is cannot be told" in library.notes[1]
+        assert len(library.check()[0]) == 2
+        library.index()
+        assert [hit.confidence for hit in library.search("blocks", top=50)] == pytest.approx(before)
+    with sqlite3.connect(folder / "catalogue.db") as damaged:
+        damaged.execute("UPDATE space SET scale = scale * 2")
+    damaged.close()
+    with make() as library, pytest.raises(SiglipError, match=r"what it says of its model.*index anew"):
+        library.search("blocks")
+
+
+def test_a_damaged_index_of_the_catalogue_is_told_and_sorted_anew(sound: tuple[Path, list[Key]], make: Make):
+    folder, right = sound
+    file = folder / "catalogue.db"
+    with sqlite3.connect(file) as db:
+        ((page,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'file_digest'")
+        ((size,),) = db.execute("PRAGMA page_size")
+        ((digest,),) = db.execute("SELECT digest FROM file WHERE id = 1")
+    db.close()
+    data = bytearray(file.read_bytes())
+    data[data.index(digest, (page - 1) * size) + 5] ^= 4
+    file.write_bytes(data)
+    with make() as library:
+        assert len(library.search("blocks", top=50)) == 11
+        assert "pictures may be missing" in library.notes[0]
+        mended, hopeless = library.check()
+        assert mended and not hopeless
+        assert library.check() == ([], [])
+        assert keys(library.search("blocks", top=50)) == right
+
+
 def test_damaged_codes_are_not_used_and_made_anew(photos: Path, make: Make, monkeypatch: pytest.MonkeyPatch):
     for module in ("vectors", "upkeep", "searching"):
         monkeypatch.setattr(f"siglip.search.{module}.EXACT_ROWS", 5)
@@ -123,7 +180,7 @@ def test_a_library_of_a_newer_version_is_refused(photos: Path, make: Make):
     with make() as library:
         library.index([photos])
         library.catalogue.rows("PRAGMA user_version = 99")
-    with pytest.raises(SiglipError, match="of version 99, this siglip knows version 1"):
+    with pytest.raises(SiglipError, match="of version 99, this siglip knows version 2; install a newer"):
         make()
 
 

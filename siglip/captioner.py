@@ -30,6 +30,18 @@ TASK_WORDS = ("caption", "describe", "answer", "question", "ocr", "detect", "seg
 _Outcome = TypeVar("_Outcome")
 
 
+def told_task(prompt: str) -> str:
+    """The prompt as it is; a SiglipWarning says where it begins with none of the task words, and what may be meant."""
+    task = next(iter(prompt.split()), None)
+    if task is not None and task not in TASK_WORDS:
+        near = did_you_mean(task, TASK_WORDS)
+        warn(
+            f"the prompt begins with {clip(task)}, which is none of PaliGemma's tasks ({', '.join(TASK_WORDS)})"
+            f"{f'; did you mean {near!r}?' if near else '; a model only understands what it was trained on'}"
+        )
+    return prompt
+
+
 class GenerateOptions(TypedDict, total=False):
     """How tokens are chosen, see siglip.model.generate.Choice."""
 
@@ -171,12 +183,6 @@ class Captioner:
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
         if isinstance(prompt, str) and (wrong := self._fault_of(prompt, room)):
             raise InputError(wrong)
-        if isinstance(prompt, str) and (task := prompt.split()[0]) not in TASK_WORDS:
-            near = did_you_mean(task, TASK_WORDS)
-            warn(
-                f"the prompt begins with {clip(task)}, which is none of PaliGemma's tasks ({', '.join(TASK_WORDS)})"
-                f"{f'; did you mean {near!r}?' if near else '; a model only understands what it was trained on'}"
-            )
         prompts = repeat(prompt) if isinstance(prompt, str) else prompt
         return self._decoded(enumerate(zip(items, prompts, strict=False)), room, finish)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from siglip.captioner import Captioner, GenerateOptions, Scores, Text
+from siglip.captioner import Captioner, GenerateOptions, Scores, Text, told_task
 from siglip.classifier import Classifier
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean
@@ -138,7 +138,7 @@ class ImageToText:
         def finish(result: Text) -> list[GeneratedText]:
             return [GeneratedText(generated_text=result.text)]
 
-        return _each(images, lambda items: self.captioner.write(items, prompt, **options), finish)
+        return _each(images, lambda items: self.captioner.write(items, told_task(prompt), **options), finish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class ImageTextToText:
         def finish(result: Text) -> list[dict[str, str]]:
             return [{"input_text": text, "generated_text": result.text}]
 
-        return _each(images, lambda items: self.captioner.write(items, text, **options), finish)
+        return _each(images, lambda items: self.captioner.write(items, told_task(text), **options), finish)
 
 
 @dataclass(frozen=True, slots=True)

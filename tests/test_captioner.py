@@ -109,7 +109,7 @@ def test_bad_input_is_told(folder: Path) -> None:
         pipeline("image-to-text", folder)(FILES[0], prompt="captoin en")
     assert len(said) == 1
     with pytest.raises(InputError, match="this decoder reads 128"):
-        pipeline("image-to-text", folder)(FILES[0], prompt="word " * 200)
+        pipeline("image-to-text", folder)(FILES[0], prompt="caption " * 200)
     with pytest.raises(ConfigError, match="captions and answers need a PaliGemma"):
         pipeline("image-to-text", "nano")
     with pytest.raises(ConfigError, match="writes captions and answers and compares nothing"):

@@ -107,11 +107,14 @@ def _stream(arguments: argparse.Namespace) -> Callable[[Sequence[str]], Generato
     if arguments.rerank:
         check_model_name(arguments.rerank)
     captioner = writing.load(arguments)
+    from siglip.captioner import told_task
+
+    prompt = told_task(arguments.prompt)
     if not arguments.rerank:
 
         def written(names: Sequence[str]) -> Generator[list[Any] | Failure, None, None]:
             options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
-            for item in captioner.write(names, arguments.prompt, **options):
+            for item in captioner.write(names, prompt, **options):
                 yield item if isinstance(item, Failure) else [item]
 
         return written
@@ -120,7 +123,7 @@ def _stream(arguments: argparse.Namespace) -> Callable[[Sequence[str]], Generato
 
     embedder = Embedder.from_pretrained(arguments.rerank, device=arguments.device)
     drawn = {"count": arguments.samples or 5, "seed": arguments.seed or 0, "max_new_tokens": arguments.max_tokens}
-    return lambda names: reranked(captioner, embedder, names, arguments.prompt, **drawn)
+    return lambda names: reranked(captioner, embedder, names, prompt, **drawn)
 
 
 def _write(captions: list[tuple[str, str]], form: str, *, overwrite: bool) -> list[Failure]:

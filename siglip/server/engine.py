@@ -97,7 +97,7 @@ class Engine:
         await self.pictures.put(np.zeros((settings.image_size, settings.image_size, 3), np.uint8))
         await asyncio.gather(*(self.decoders.pixels(_DOT, "image") for _ in self.decoders.process_ids()))
         if self.captioner is not None:
-            await self.captions.put((await self.decoders.pixels(_DOT, "caption"), Wish("warm", max_tokens=1)))
+            await self.captions.put((await self.decoders.pixels(_DOT, "caption"), Wish("caption en", max_tokens=1)))
 
     async def embed(self, texts: Sequence[str], pictures: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """For each text and each picture its vector, or the UnreadableImage that it is. Raises Refused."""

@@ -168,7 +168,7 @@ def test_the_built_in_captioner_is_small() -> None:
         (["caption", "pig.png", "--model", "MODEL", "--rerank", "nan"], "did you mean 'nano'"),
         (["caption", "pig.png", "--model", "MODEL", "--rerank", "MODEL"], "compares nothing"),
         (["caption", "pig.png", "--model", "MODEL", "--prompt", " "], "the prompt is empty"),
-        (["caption", "pig.png", "--model", "MODEL", "--prompt", "word " * 90], "this decoder reads 128"),
+        (["caption", "pig.png", "--model", "MODEL", "--prompt", "caption " * 90], "this decoder reads 128"),
         (["ask", "pig.png", "word " * 90, "--model", "MODEL", "--answers", "yes"], "this decoder reads 128"),
         (["detect", "pig.png", "", "--model", "MODEL"], "the last word is blank; give the things to find"),
         (["ask", "pig.png", "what?", "--model", "MODEL", "--answers", "yes", ""], "none blank"),

@@ -21,6 +21,7 @@ _MDI_VARIANT = re.compile(
     r"format|file|folder|account|calendar|battery|wifi|signal|vector|page|table|border|network|server|database|email|"
     r"language|message|comment|chat|cellphone|phone|gamepad)-"
 )
+_BRAND = re.compile(r"logo|google|apple-|facebook|twitter|instagram|spotify|android|paypal")
 _HEALTH_VARIANT = re.compile(r"outline|24px|negative|^[a-z0-9]$|-xs$")
 # categories that say what is seen; of icon-park only these are taken
 _PARK = {
@@ -72,6 +73,18 @@ def by_name(package: Path) -> Iterator[Pair]:
     for name, svg in sorted(drawings_of(package).items()):
         if not name.startswith("abstract"):
             yield _icon(name, [], svg)
+
+
+def of_style(style: str, package: Path) -> Iterator[Pair]:
+    """Of an Iconify package the icons whose whole name matches `style`, which captures what they are called."""
+    for name, svg in sorted(drawings_of(package).items()):
+        found = re.fullmatch(style, name)
+        if (
+            found
+            and not _BRAND.search(name)
+            and not (_TABLER_VARIANT.search(found[1]) or _MDI_VARIANT.search(found[1]))
+        ):
+            yield _icon(name, [], svg, words(found[1]))
 
 
 def _by_category(kinds: dict[str, str], unwanted: re.Pattern[str], package: Path, *, only: bool) -> Iterator[Pair]:

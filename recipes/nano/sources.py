@@ -62,6 +62,12 @@ def _icons(
     return Source((Npm(package),), read, made_by, licence, f"icon-{style}", **more)
 
 
+def _iconify(package: str, called: str, made_by: str, licence: str, style: str) -> Source:
+    """The icons whose name matches `called`, as icons.of_style reads it."""
+    read = partial(icons.of_style, called)
+    return _icons(f"@iconify-json/{package}", read, made_by, licence, style)
+
+
 def _photos(name: str, made_by: str, **more: Any) -> Source:
     """Those that photos.txt lists, which brings the licence of each."""
     packages = (
@@ -80,6 +86,9 @@ SOURCES: dict[str, Source] = {
     "emoji-blob": _emoji("noto-v1@1.2.5", "Google", "Apache-2.0"),
     "emoji-emojione": _emoji("emojione@1.2.3", "Emoji One", "CC-BY-4.0"),
     "emoji-streamline": _emoji("streamline-emojis@1.2.4", "Streamline", "CC-BY-4.0"),
+    "emoji-fluent-flat": _emoji("fluent-emoji-flat@1.2.6", "Microsoft", "MIT"),
+    "emoji-fluent-outline": _emoji("fluent-emoji-high-contrast@1.2.6", "Microsoft", "MIT"),
+    "emoji-emojione-outline": _emoji("emojione-monotone@1.2.1", "Emoji One", "CC-BY-4.0"),
     "lucide": _icons("lucide-static@1.62.0", icons.lucide, "Lucide, Cole Bemis", "ISC, MIT", "line", held_out=True),
     "icons-flatcolor": _icons(
         "@iconify-json/flat-color-icons@1.2.3", icons.by_name, "Icons8", "MIT", "color", held_out=True
@@ -94,6 +103,27 @@ SOURCES: dict[str, Source] = {
     ),
     "icons-park": _icons("@iconify-json/icon-park@1.2.4", icons.park, "ByteDance", "Apache-2.0", "color"),
     "icons-health": _icons("@iconify-json/healthicons@1.2.13", icons.health, "Resolve to Save Lives", "MIT", "glyph"),
+    "icons-solar": _iconify("solar@1.2.13", "(.+)-(?:bold-duotone|linear)", "480 Design", "CC-BY-4.0", "duotone"),
+    "icons-fluent": _iconify("fluent@1.2.60", "(.+)-24-regular", "Microsoft", "MIT", "line"),
+    "icons-fluent-color": _iconify("fluent-color@1.2.21", "(.+)-24", "Microsoft", "MIT", "color"),
+    "icons-material": _iconify("material-symbols@1.2.98", "(.+)-outline-rounded", "Google", "Apache-2.0", "line"),
+    "icons-iconoir": _iconify("iconoir@1.2.11", "(.+)(?<!-solid)", "Luca Burgio", "MIT", "line"),
+    "icons-mingcute": _iconify("mingcute@1.2.8", "(.+)-(?:line|fill)", "MingCute Design", "Apache-2.0", "line"),
+    "icons-uil": _iconify("uil@1.2.3", "(.+)", "Iconscout", "Apache-2.0", "line"),
+    "icons-hugeicons": _iconify("hugeicons@1.2.35", "(.+)", "Hugeicons", "MIT", "line"),
+    "icons-fa6": _iconify("fa6-solid@1.2.4", "(.+)", "Dave Gandy", "CC-BY-4.0", "glyph"),
+    "icons-maki": _iconify("maki@1.2.5", "(.+)", "Mapbox", "CC0-1.0", "glyph"),
+    "icons-temaki": _iconify("temaki@1.2.6", "(.+)", "Bryan Housel", "CC0-1.0", "glyph"),
+    "icons-ion": _iconify("ion@1.2.7", "(.+)-outline", "Ben Sperry", "MIT", "line"),
+    "icons-guidance": _iconify("guidance@1.2.2", "(.+)", "Streamline", "CC-BY-4.0", "glyph"),
+    "icons-phosphor-line": _iconify("ph@1.2.2", "(.+)-light", "Helena Zhang, Tobias Fried", "MIT", "line"),
+    "icons-streamline": _iconify("streamline-color@1.2.2", "(.+)-flat", "Streamline", "CC-BY-4.0", "color"),
+    "icons-plump": _iconify("streamline-plump-color@1.2.2", "(.+)-flat", "Streamline", "CC-BY-4.0", "color"),
+    "icons-ultimate": _iconify("streamline-ultimate-color@1.2.2", "(.+)", "Streamline", "CC-BY-4.0", "color"),
+    "icons-kameleon": _iconify("streamline-kameleon-color@1.2.2", "(.+?)(?:-duo)?", "Streamline", "CC-BY-4.0", "color"),
+    "icons-freehand": _iconify("streamline-freehand-color@1.2.2", "(.+)", "Streamline", "CC-BY-4.0", "color"),
+    "icons-stickies": _iconify("streamline-stickies-color@1.2.2", "(.+?)(?:-duo)?", "Streamline", "CC-BY-4.0", "color"),
+    "icons-cyber": _iconify("streamline-cyber-color@1.2.2", "(.+)", "Streamline", "CC-BY-4.0", "color"),
     "flags": Source((Npm("flag-icons@7.5.0"),), icons.flags, "Panayiotis Lipiridis", "MIT", "flag"),
     "openclipart": Source(
         _CLIP_ART, clip_art.open_clip_art, "artists of openclipart.org", "public domain", "clipart", crop=True, visits=2

@@ -224,6 +224,14 @@ def test_an_icon_set_is_drawn_black_on_white(tmp_path: Path) -> None:
     assert sample.facts["captions"] == ["half full", "half full icon"]
 
 
+def test_of_an_icon_package_only_one_style_is_taken_without_brands_and_variants(tmp_path: Path) -> None:
+    names = ("hot-dog-line", "hot-dog-bold", "hot-dog-2-line", "google-line", "bread-off-line", "file-text-line")
+    listed = {name: {"body": f'<path d="M{place} 0h8v16H0z"/>'} for place, name in enumerate(names)}
+    (tmp_path / "icons.json").write_text(json.dumps({"icons": listed}))
+    (icon,) = icons.of_style("(.+)-line", tmp_path)
+    assert icon.id == "hot-dog-line" and set(icon.captions) == {"hot dog", "hot dog icon"}
+
+
 def test_the_tags_of_an_icon_go_into_two_captions_without_notes_of_its_makers(tmp_path: Path) -> None:
     (tmp_path / "dist").mkdir()
     listed = '{ name: "speaker-high", categories: [e.MEDIA], tags: ["*updated*", "music", "audio", "volume", "sound"] }'

@@ -69,7 +69,8 @@ def test_several_texts_are_ordered_by_a_model_that_compares(
         assert scores == sorted(scores, reverse=True) and len({item["text"] for item in found}) == len(found) > 2
         assert (entry["caption"], entry["score"]) == (found[0]["text"], scores[0])
         picture, texts = embedder.embed_images([entry["image"]]), embedder.embed_texts([item["text"] for item in found])
-        assert scores == pytest.approx(embedder.probabilities(picture, texts)[0].tolist(), rel=1e-3)
+        # texts are scored in other batches than here, which in bfloat16 moves a logit by some hundredths
+        assert scores == pytest.approx(embedder.probabilities(picture, texts)[0].tolist(), rel=0.1)
         assert greedy(entry["image"], max_new_tokens=4)[0]["generated_text"] in [item["text"] for item in found]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out) == document

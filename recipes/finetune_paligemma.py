@@ -4,7 +4,7 @@ The values are those that the authors found best for COCO captions at 224 pixels
 of its configuration): everything learns, 5 passes over 113,287 pictures. Of their weight decay of 1e-6, which is not
 multiplied by the learning rate, 0.1 is left here, and the decoder has none. Questions are rows with a prefix such as
 "answer en what is on the table?"; 10 passes for VQAv2, 5e-6 for OKVQA. 3 billion parameters take 48 GB with AdamW; with
-`trainable=text` the tower and its share of that are left out.
+`trainable=text` the tower and its share of that are left out, and with `trainable=lora optimizer.lr=2e-4` it is 12 GB.
 """
 
 from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig

@@ -15,7 +15,7 @@ from siglip.errors import ConfigError, clip, did_you_mean
 from siglip.fields import annotations, checked, described, options, reject_unknown_keys
 
 TaskName = Literal["contrastive", "classification", "generation"]
-Trainable = Literal["all", "text", "decoder", "head", "last-blocks"]
+Trainable = Literal["all", "text", "decoder", "lora", "head", "last-blocks"]
 
 
 @checked
@@ -127,13 +127,32 @@ class OptimizerSpec:
 
 @checked
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSpec:
+    """How much a decoder's linear layers may change: by a matrix of this rank, times alpha / rank."""
+
+    rank: int = 16
+    alpha: float = 32.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ConfigError(f"lora needs rank >= 1 and alpha > 0, got rank={self.rank}, alpha={self.alpha}")
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A."""
+        return self.alpha / self.rank
+
+
+@checked
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Everything that decides the numbers of a run.
 
     `batch_size` is the whole batch, over all processes; `micro_batch_size` rows go through the towers at a time (None:
     all of a process's share). `trainable`: "all"; "text" locks the image tower (SigLiT); "head" trains only the
-    classifier, the pooling heads, or the projector before a decoder; "decoder" a decoder alone; "last-blocks" the last
-    `num_blocks` layers of each tower and what follows them. `label_smoothing` is for what is written.
+    classifier, the pooling heads, or the projector before a decoder; "decoder" a decoder alone, "lora" a change of low
+    rank to its linear layers, merged into them in whatever is exported; "last-blocks" the last `num_blocks` layers of
+    each tower and what follows them. `label_smoothing` is for what is written.
     `precision` is that of the towers; weights and losses are float32. `ema` is the decay of an exponential average of
     the weights that is evaluated and exported in their place. Steps are updates. `export`: the weights of the last
     step, or the best of those judged on held-out data, the start among them. `tensorboard` writes the numbers of
@@ -149,6 +168,7 @@ class TrainConfig:
     micro_batch_size: int | None = None
     trainable: Trainable = "all"
     num_blocks: int = 1
+    lora: LoraSpec = field(default_factory=LoraSpec)
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
@@ -186,8 +206,13 @@ class TrainConfig:
             raise ConfigError(
                 f"label_smoothing is from 0 to below 1, and for task 'generation' alone, got {self.label_smoothing}"
             )
-        if self.trainable == "decoder" and not writes:
-            raise ConfigError("trainable='decoder' is for task 'generation'; other models have no decoder")
+        if self.trainable in ("decoder", "lora") and not writes:
+            raise ConfigError(f"trainable={self.trainable!r} is for task 'generation'; other models have no decoder")
+        if self.trainable != "lora" and self.lora != LoraSpec():
+            raise ConfigError(
+                f"lora.rank={self.lora.rank} and lora.alpha={self.lora.alpha} have no effect with "
+                f"trainable={self.trainable!r}; set trainable='lora', or leave them out"
+            )
         if self.task == "classification" and self.trainable == "text":
             raise ConfigError("a classifier has no text tower; trainable is 'all', 'head' or 'last-blocks'")
         if self.task == "classification" and self.model.image_tower is not None:
@@ -206,7 +231,7 @@ class TrainConfig:
     @property
     def caches_images(self) -> bool:
         """Whether the image tower runs once for each picture, before training."""
-        locking = ("text", "decoder", "head") if self.task == "generation" else ("text",)
+        locking = ("text", "decoder", "lora", "head") if self.task == "generation" else ("text",)
         return self.trainable in locking and self.data.cache_images
 
     def with_overrides(self, assignments: Mapping[str, str]) -> "TrainConfig":

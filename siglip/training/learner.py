@@ -16,6 +16,7 @@ from siglip.errors import TrainingError
 from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
+from siglip.training.lora import plain_model
 from siglip.training.optimizers import make_optimizer, set_learning_rate
 from siglip.training.schedule import learning_rate_factor
 from siglip.training.state import gather_state, scatter_state, whole
@@ -78,10 +79,8 @@ class Learner:
     def plain_copy(self) -> nn.Module:
         """An unwrapped model in evaluation mode with the averaged weights, or the current ones without average."""
         weights = {**dict(self._model.named_parameters()), **self._average}
-        with torch.device("meta"):
-            copy = type(self._model)(self._model.config)
-        copy.load_state_dict({name: whole(value.detach()).clone() for name, value in weights.items()}, assign=True)
-        return copy.eval()
+        copies = {name: whole(value.detach()).clone() for name, value in weights.items()}
+        return plain_model(self._model, copies, self._config.lora)
 
     def state(self) -> dict[str, Tensor]:
         """Copies on the CPU of all there is to go on from; empty on all processes but the first."""

@@ -8,6 +8,7 @@ import torch
 from siglip.data import Source
 from siglip.errors import CheckpointError, ConfigError
 from siglip.training.config import TrainConfig
+from siglip.training.lora import plain_model
 from siglip.training.state import CheckpointFolder, RunState
 from siglip.training.tasks import build, export
 
@@ -104,5 +105,4 @@ def export_checkpoint(run: Path, step: int, folder: Path) -> None:
     weights: dict[str, torch.Tensor] = {}
     for kind in ("model/", "average/"):
         weights |= {key.removeprefix(kind): value for key, value in state.tensors.items() if key.startswith(kind)}
-    model.load_state_dict(weights)
-    export(model.eval(), processor, folder)
+    export(plain_model(model, weights, config.lora), processor, folder)

@@ -66,8 +66,8 @@ def check_vocabulary(processor: SiglipProcessor, config: SiglipConfig) -> None:
 def choose_trainable(
     model: nn.Module, towers: Sequence[SiglipVisionModel | SiglipTextModel | GemmaDecoder], config: TrainConfig
 ) -> None:
-    """Set `requires_grad` as `config.trainable` says; what is in none of the towers learns, but beside "decoder"."""
-    model.requires_grad_(config.trainable != "decoder")
+    """Set `requires_grad` as `config.trainable` says; what is in none of the towers learns, but beside a decoder."""
+    model.requires_grad_(config.trainable not in ("decoder", "lora"))
     for tower in towers:
         is_image = isinstance(tower, SiglipVisionModel)
         tower.requires_grad_(config.trainable == "all" or (config.trainable in ("text", "decoder") and not is_image))

@@ -34,7 +34,9 @@ def runs(shard: Path) -> dict[str, TrainConfig]:
         ),
         "writing": replace(writing, batch_size=9, micro_batch_size=2),
         "writing-locked": replace(writing, trainable="text"),
+        "writing-lora": replace(writing, trainable="lora", batch_size=9, micro_batch_size=2),
         "writing-fsdp": replace(writing, sharding="fsdp", micro_batch_size=2),
+        "writing-lora-fsdp": replace(writing, trainable="lora", sharding="fsdp", micro_batch_size=2),
     }
 
 

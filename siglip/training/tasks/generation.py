@@ -20,6 +20,7 @@ from siglip.model.generate import Choice, generate
 from siglip.processing import AnyProcessor, PaliGemmaProcessor, SiglipImageProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
+from siglip.training.lora import add_low_rank
 from siglip.training.setup import choose_trainable, fresh_processor
 from siglip.training.tasks.task import broken_among, held_out_batches
 from siglip.training.towers import hold_back, spread
@@ -49,6 +50,8 @@ class GenerationTask:
         processor = PaliGemmaProcessor(images, tokenizer, model.config.vision_config.num_patches)
         _check_tokens(processor, model.config)
         choose_trainable(model, (model.vision_tower, model.language_model), config)
+        if config.trainable == "lora":
+            add_low_rank(model.language_model, config.lora, config.seed)
         return model, processor
 
     @classmethod

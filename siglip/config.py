@@ -3,7 +3,7 @@
 dict or keyword arguments -> frozen configuration -> dict (the `config.json` of a checkpoint folder)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -14,7 +14,10 @@ from siglip.pretrained import PretrainedConfig, settled
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Resample = Literal["bicubic", "bilinear"]
 # keys of published files that look like one of ours
-_FOREIGN = ("num_labels", "projection_dim")
+_FOREIGN = (
+    *("num_labels", "projection_dim", "attention_bias", "hidden_activation", "_vocab_size"),
+    *("bos_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+)
 Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
 
 
@@ -225,6 +228,10 @@ class SiglipConfig(PretrainedConfig):
                 "config.json: model_type is 'paligemma', which writes captions and answers and compares nothing; load "
                 "it as PaliGemmaForConditionalGeneration, or give a SigLIP model"
             )
+        of_towers = [spec.name for kind in (SiglipTextConfig, SiglipVisionConfig) for spec in fields(kind)]
+        reject_misspelt(values, [*(spec.name for spec in fields(cls)), *of_towers], "config.json")
+        if misplaced := next((name for name in of_towers if name in values), None):
+            raise ConfigError(f"config.json: {misplaced} is a tower's; give it in text_config or vision_config")
         towers = {
             "text_config": _from_dict(SiglipTextConfig, values.get("text_config") or {}, "text_config"),
             "vision_config": _from_dict(SiglipVisionConfig, values.get("vision_config") or {}, "vision_config"),
@@ -260,6 +267,14 @@ class SiglipConfig(PretrainedConfig):
         return replace(self, id2label=dict(enumerate(labels)), problem_type=problem_type)
 
 
+def reject_misspelt(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Raise ConfigError for a key that is nearly a known one; other keys of published files say nothing to us."""
+    for key in values:
+        nearest = None if key in (*known, *_FOREIGN) else did_you_mean(key, known)
+        if nearest and nearest not in values:
+            raise ConfigError(f"{where} has no key {clip(repr(key))}; did you mean {nearest!r}?")
+
+
 _Config = TypeVar("_Config", SiglipTextConfig, SiglipVisionConfig, SiglipConfig)
 
 
@@ -276,8 +291,5 @@ def _from_dict(kind: type[_Config], values: Mapping[str, Any], where: str) -> _C
             f"{where}: model_type is {clip(repr(model_type))}, expected 'siglip'; this folder holds another model"
         )
     known = [spec.name for spec in fields(kind)]
-    for key in values:
-        nearest = None if key in (*known, *_FOREIGN) else did_you_mean(key, known)
-        if nearest and nearest not in values:
-            raise ConfigError(f"{where} has no key {clip(repr(key))}; did you mean {nearest!r}?")
+    reject_misspelt(values, known, where)
     return kind(**{name: values[name] for name in known if name in values})

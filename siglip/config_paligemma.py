@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from siglip.config import SiglipVisionConfig
+from siglip.config import SiglipVisionConfig, reject_misspelt
 from siglip.errors import ConfigError, clip
 from siglip.fields import checked
 from siglip.pretrained import PretrainedConfig, settled
@@ -98,7 +98,8 @@ class GemmaConfig:
             raise ConfigError(f"text_config: activation is {clip(repr(activation))}, expected 'gelu_pytorch_tanh'")
         rope: Mapping[str, Any] = values.get("rope_parameters") or {}
         given = {"rope_theta": rope.get("rope_theta", 10000.0), **values}
-        known = {spec.name for spec in fields(cls)}
+        known = [spec.name for spec in fields(cls)]
+        reject_misspelt(values, [*known, "hidden_act", "hidden_activation"], "text_config")
         chosen: dict[str, Any] = {key: value for key, value in given.items() if key in known}
         # JSON files write whole numbers without a point
         chosen |= {key: float(chosen[key]) for key in _REAL if chosen.get(key) is not None}
@@ -162,9 +163,11 @@ class PaliGemmaConfig(PretrainedConfig):
                 f"this folder holds a "
                 "model that writes no text; captions and answers need a PaliGemma, such as the built-in 'nano-caption'"
             )
-        vision_names = {spec.name for spec in fields(SiglipVisionConfig)}
+        reject_misspelt(values, [spec.name for spec in fields(cls)], "config.json")
+        vision_names = [spec.name for spec in fields(SiglipVisionConfig)]
         given: Mapping[str, Any] = values.get("vision_config") or {}
         vision: dict[str, Any] = {key: value for key, value in given.items() if key in vision_names}
+        reject_misspelt(given, vision_names, "vision_config")
         vision["vision_use_head"] = False
         ids = {
             name: values[name]

@@ -1,5 +1,6 @@
 """Values for a configuration -> the configuration, or a ConfigError for the first that its annotation forbids."""
 
+import dataclasses
 import functools
 import sys
 import types
@@ -29,10 +30,22 @@ def checked(kind: type[_Kind]) -> type[_Kind]:
                 expected = described(hints[name])
                 hint = "; from_dict reads dictionaries" if isinstance(value, Mapping) else ""
                 raise ConfigError(f"{kind.__name__}.{name} must be {expected}, got {clip(repr(value))}{hint}")
+        if missing := [name for name in _required(kind) if name not in values]:
+            raise ConfigError(f"{kind.__name__} needs {' and '.join(missing)}, which nothing gives")
         made(self, **values)
 
     kind.__init__ = init
     return kind
+
+
+@functools.cache
+def _required(kind: type) -> tuple[str, ...]:
+    items: Any = kind
+    return tuple(
+        item.name
+        for item in dataclasses.fields(items)
+        if item.init and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    )
 
 
 def reject_unknown_keys(given: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
+from siglip.config_paligemma import PaliGemmaConfig
 from siglip.errors import ConfigError, NotYetSupported
 from siglip.model import SiglipModel
 from siglip.releases import RELEASES, Release, find_release
@@ -121,8 +122,26 @@ def test_a_misspelt_key_of_a_file_is_refused_and_foreign_ones_pass() -> None:
     for part in ("text_config", "vision_config"):
         with pytest.raises(ConfigError, match=f"{part} has no key 'hiden_size'; did you mean 'hidden_size'"):
             SiglipConfig.from_dict({part: {"hiden_size": 3}})
+    for kind, model_type in ((SiglipConfig, "siglip"), (PaliGemmaConfig, "paligemma")):
+        with pytest.raises(ConfigError, match=r"config\.json has no key 'vison_config'; did you mean 'vision_config'"):
+            kind.from_dict({"model_type": model_type, "vison_config": {}})
+    for part in ("text_config", "vision_config"):
+        with pytest.raises(
+            ConfigError, match=f"{part} has no key 'num_hiden_layers'; did you mean 'num_hidden_layers'"
+        ):
+            PaliGemmaConfig.from_dict({"model_type": "paligemma", part: {"num_hiden_layers": 3}})
+    with pytest.raises(ConfigError, match=r"config\.json has no key 'hiden_size'; did you mean 'hidden_size'"):
+        SiglipConfig.from_dict({"hiden_size": 3})
+    with pytest.raises(ConfigError, match="hidden_size is a tower's; give it in text_config or vision_config"):
+        SiglipConfig.from_dict({"hidden_size": 3})
     foreign = transformers.SiglipConfig(vision_config={"image_size": 64}).to_dict()
     assert SiglipConfig.from_dict(foreign).vision_config == SiglipVisionConfig(image_size=64)
+    # what older files of transformers hold besides
+    olds = {"bos_token_id": 2, "sep_token_id": None, "decoder_start_token_id": None, "_vocab_size": 257152}
+    olds |= {"attention_bias": False, "hidden_activation": None, "forced_bos_token_id": None, "torch_dtype": "bfloat16"}
+    assert SiglipConfig.from_dict({**foreign, **olds}) == SiglipConfig.from_dict(foreign)
+    writer = transformers.PaliGemmaConfig().to_dict() | olds
+    assert PaliGemmaConfig.from_dict(writer | {"text_config": writer["text_config"] | olds}).image_token_index == 256000
 
 
 def test_a_configuration_says_how_to_change_it() -> None:

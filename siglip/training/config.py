@@ -251,8 +251,14 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """Read what `to_json` wrote."""
-        return _build(cls, json.loads(text), "config")
+        """Read what `to_json` wrote; raises ConfigError for anything else."""
+        try:
+            values: object = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the configuration is no JSON ({error}); it begins with {clip(repr(text))}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"the configuration must be one JSON object, got {clip(repr(values))}")
+        return _build(cls, typing.cast(dict[str, Any], values), "config")
 
     def flat(self) -> dict[str, object]:
         """Every single value by its path, as `--set` names it."""

@@ -24,6 +24,20 @@ def test_a_configuration_survives_its_own_json(tiny_config: SiglipConfig) -> Non
     assert TrainConfig.from_json(config.to_json()) == config
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"steps": 5}', "TrainConfig needs model and data, which nothing gives"),
+        ('{"model": {"source": "nano"}, "data": {}}', "DataSpec needs train, which nothing gives"),
+        ("[5]", "must be one JSON object, got \\[5\\]"),
+        ("steps: 5", "is no JSON .*it begins with 'steps: 5'"),
+    ],
+)
+def test_json_that_is_no_configuration_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_json(text)
+
+
 def test_values_are_set_by_their_path() -> None:
     config = base().with_overrides(
         {

@@ -78,7 +78,7 @@ class ShardSource:
         return Sample(
             name=name,
             image=parts.get("image"),
-            captions=usable_captions(name, self._captions(_text(parts.get("txt", b""), name), facts, label)),
+            captions=usable_captions(name, self._captions(_text(parts.get("txt", b""), name), facts, label), facts),
             label=label,
             concept=concept if isinstance(concept, str) else None,
             facts=facts,

@@ -106,13 +106,17 @@ def text_of(data: bytes) -> str:
     return text
 
 
-def usable_captions(name: str, captions: Sequence[Any]) -> tuple[str, ...]:
-    """Captions without blank and repeated ones, in their order; raises BrokenSample if none is left."""
+def usable_captions(name: str, captions: Sequence[Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Captions without blank and repeated ones, in their order; raises BrokenSample if none is left.
+
+    What is missing is named as in the sample's `facts`: an answer to a question, a suffix to a prefix.
+    """
     # a lone surrogate, which JSON can spell, is no character and has no tokens
     texts = (text.encode("utf-8", "replace").decode().strip() for text in captions if isinstance(text, str))
     kept = tuple(dict.fromkeys(text for text in texts if text))
     if not kept:
-        raise BrokenSample(name, "it has no caption")
+        missing = "answer" if facts.get("question") is not None else "suffix" if facts.get("prefix") else "caption"
+        raise BrokenSample(name, f"it has no {missing}")
     return kept
 
 

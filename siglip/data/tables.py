@@ -98,7 +98,7 @@ class TableSource:
         return Sample(
             name=name,
             image=self._image(picture, name) if image else None,
-            captions=usable_captions(name, self._captions(row, name, label)),
+            captions=usable_captions(name, self._captions(row, name, label), row),
             label=label,
             concept=concept if isinstance(concept, str) else None,
             facts={
@@ -223,14 +223,15 @@ def load_dataset_folder(folder: Path) -> Any:
 def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
     """Tables with one caption a row name a picture several times: its first row takes the captions of all.
 
-    Rows that ask different things of a picture, in a column "prefix" or with questions and answers, stay apart.
+    Rows that ask different things of a picture, in a column "prefix" or as questions, stay apart, answered or not.
     """
     joined: dict[Any, dict[str, Any]] = {}
     for number, row in enumerate(rows):
         given = row.get(caption)
         captions = given if isinstance(given, list) else [given]
         picture = row.get(image)
-        key = (picture, row.get("prefix")) if isinstance(picture, str) and "answers" not in row else number
+        is_joined = isinstance(picture, str) and "answers" not in row and row.get("question") is None
+        key = (picture, row.get("prefix")) if is_joined else number
         first = joined.setdefault(key, {**row, caption: []})
         first[caption] = [*first[caption], *captions]
     return list(joined.values())

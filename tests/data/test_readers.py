@@ -270,3 +270,38 @@ def test_linked_folders_are_classes_like_others(tmp_path: Path) -> None:
     source = open_source(tmp_path / "set")
     assert source.label_names == ("cat", "dog")
     assert [source.sample(index).name for index in range(len(source))] == ["cat/2.png", "dog/1.png"]
+
+
+# ---- what is missing
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "missing"),
+    [
+        ("a.csv", "image,caption\n1.png,\n2.png,two\n", ["caption"]),
+        ("a.csv", "image,prefix,suffix\n1.png,caption en,\n2.png,,\n", ["suffix", "caption"]),
+        ("a.csv", "image,question,answer\n1.png,what?,\n1.png,how?, \n2.png,why?,so\n", ["answer", "answer"]),
+        (
+            "a.json",
+            [
+                {"image": "1.png", "question": "what?", "answers": []},
+                {"image": "1.png", "question": "how?"},
+                {"image": "1.png", "question": "why?"},
+                {"image": "1.png", "question": "where?", "answers": [{"answer": " "}]},
+                {"image": "1.png", "question": "when?", "answers": ["now"]},
+                {"image": "2.png", "captions": []},
+            ],
+            ["answer", "answer", "answer", "answer", "caption"],
+        ),
+    ],
+)
+def test_a_row_without_text_is_told_what_it_lacks(folder: Path, name: str, content: Any, missing: list[str]) -> None:
+    """Each row by itself: no question takes the place of another."""
+    source = open_source(write(folder / name, content))
+    reasons: list[str] = []
+    for index in range(len(source)):
+        try:
+            source.sample(index)
+        except BrokenSample as error:
+            reasons.append(error.reason)
+    assert reasons == [f"it has no {what}" for what in missing]

@@ -148,6 +148,8 @@ def test_two_members_of_one_name_are_told(tmp_path: Path, make_tar: MakeTar) -> 
         ({"a.txt": "x"}, "it has no picture"),
         ({"a.png": "x"}, "it has no caption"),
         ({"a.png": "x", "a.txt": " "}, "it has no caption"),
+        ({"a.png": "x", "a.json": '{"prefix": "caption en", "suffix": []}'}, "it has no suffix"),
+        ({"a.png": "x", "a.json": '{"question": "what?", "captions": []}'}, "it has no answer"),
         ({"a.png": "x", "a.txt": "x", "a.json": "{"}, "its .json cannot be read"),
         ({"a.png": "x", "a.txt": "x", "a.json": "[]"}, "its .json is not an object"),
         ({"a.png": "x", "a.txt": "x", "a.cls": "cat"}, "its .cls is .*, expected a whole number"),

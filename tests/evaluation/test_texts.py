@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_counted_and_the_others_go_on(writer: Captioner, 
     texts = write_texts(writer, open_source(table(tmp_path / "t.jsonl", rows)), **SHORT)
     assert [item.index for item in texts.written] == [5]
     assert [item.reason.partition(";")[0][:20] for item in texts.broken] == [
-        "its question is empt", "it has no caption", "it cannot be read: N", "its picture is None,",
+        "its question is empt", "it has no answer", "it cannot be read: N", "its picture is None,",
         "picture and prompt a",
     ]  # fmt: skip
     with pytest.raises(DataError, match=r"none of the 1 samples could be used, the first is .*nowhere"):

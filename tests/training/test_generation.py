@@ -249,11 +249,14 @@ def test_long_texts_are_cut_counted_and_told(tmp_path: Path) -> None:
 def test_a_row_without_picture_or_suffix_is_counted_as_broken(tmp_path: Path) -> None:
     data = written(tmp_path / "data", 8)
     lines = [{"prefix": "x", "suffix": "y"}, {"image": "1.png", "prefix": "z", "suffix": ""}]
+    lines += [{"image": "1.png", "suffix": " "}, {"image": "1.png", "question": "what?"}]
     data.write_text(data.read_text() + "".join(json.dumps(line) + "\n" for line in lines))
-    config = writing_run(data, data=DataSpec(train=str(data), workers=0, max_broken=0.5), batch_size=14)
+    config = writing_run(data, data=DataSpec(train=str(data), workers=0, max_broken=0.5), batch_size=15)
     batch: Batch = next(batches(config))
+    # a blank caption stands with the others of its picture
     assert sorted({failure.reason for failure in batch.broken}) == [
-        "it has no caption",
+        "it has no answer",
+        "it has no suffix",
         "its picture is None, expected a path, bytes or an image",
     ]
     with pytest.raises(DataError, match="samples are broken"):

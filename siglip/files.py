@@ -1,5 +1,6 @@
-"""Writing files so that a crash at any moment leaves the previous state readable."""
+"""Writing files so that a crash at any moment leaves the previous state readable; what a word names."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,20 @@ from pathlib import Path
 _STAGING = ".siglip-staging"
 _COMMITTED = ".siglip-committed"
 _OBSOLETE = ".obsolete"
+
+
+def existing(word: str | Path) -> Path | None:
+    """The file or folder that a word names, or None, also where the word is a text that no name can be.
+
+    What may not be looked at raises its OSError.
+    """
+    path = Path(word)
+    try:
+        return path if path.exists() else None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Literal
 from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.errors import CheckpointError, ConfigError, NotYetSupported, clip, did_you_mean
+from siglip.files import existing
 
 # what is in the package: the one that compares, and the one that writes
 BUILT_IN, BUILT_IN_WRITER = "nano", "nano-caption"
@@ -252,7 +253,7 @@ def check_model_name(name: str) -> None:
     """Raise CheckpointError, with the nearest name, for what is neither built in, nor a path here, nor a hub name."""
     path = Path(name).expanduser()
     is_hub_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in (".npz", ".safetensors", ".bin")
-    if name in (BUILT_IN, BUILT_IN_WRITER) or is_hub_name or (name and path.exists()):
+    if name in (BUILT_IN, BUILT_IN_WRITER) or is_hub_name or (name and existing(path)):
         return
     # only what would then load is offered
     known = [BUILT_IN, BUILT_IN_WRITER, *(release.name for release in RELEASES if not release.naflex)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from siglip.files import replacing, replacing_together, settle, write_text
+from siglip.files import existing, replacing, replacing_together, settle, write_text
 
 # every call that changes the disk is counted, and the process is killed at the one asked for
 CRASH = """
@@ -107,3 +107,12 @@ def test_parent_folders_are_made(tmp_path: Path) -> None:
     with replacing_together(tmp_path / "c" / "d") as staging:
         (staging / "file").write_text("text")
     assert (tmp_path / "a" / "b" / "file").read_text() == (tmp_path / "c" / "d" / "file").read_text() == "text"
+
+
+def test_a_text_too_long_for_a_name_names_no_file(tmp_path: Path) -> None:
+    (tmp_path / "here").touch()
+    assert existing(tmp_path / "here") == tmp_path / "here"
+    assert existing(tmp_path / "there") is None
+    # parts of a path may have 255 bytes, and the whole 4,096
+    assert existing("a photo of {} " * 30) is None
+    assert existing("a/" * 3000) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Unpack, cast
 
 from siglip.errors import CheckpointError, DownloadError, clip
-from siglip.files import settle
+from siglip.files import existing, settle
 from siglip.pretrained import HubOptions, StrPath, accepted
 from siglip.releases import BUILT_IN, BUILT_IN_WRITER, RELEASES, check_model_name
 
@@ -38,7 +38,7 @@ def resolve(
     if name in (BUILT_IN, BUILT_IN_WRITER):
         return Path(__file__).parents[1] / "assets" / name
     path = Path(source).expanduser()
-    if name and path.exists():
+    if name and existing(path):
         path = _model_of_run(path)
         settle(path if path.is_dir() else path.parent)
         return path

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
 from siglip.errors import clip
+from siglip.files import existing
 from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def _class_names(word: str | None) -> list[str] | None:
 
     if word is None or word in BENCHMARKS:
         return benchmark_classes(word) if word else None
-    if not Path(word).exists():
-        raise inputs.UsageError(f"--classes {word} is neither a file nor one of {', '.join(BENCHMARKS)}")
+    if existing(word) is None:
+        raise inputs.UsageError(f"--classes {clip(word)} is neither a file nor one of {', '.join(BENCHMARKS)}")
     return inputs.texts(None, Path(word))
 
 
@@ -162,7 +163,8 @@ def _template_list(words: list[str] | None) -> list[str] | None:
         return None
     if words == ["imagenet"]:
         return benchmark_templates("imagenet")
-    templates = inputs.texts(None, Path(words[0])) if len(words) == 1 and Path(words[0]).is_file() else words
+    file = existing(words[0]) if len(words) == 1 else None
+    templates = inputs.texts(None, file) if file is not None and file.is_file() else words
     for template in templates:
         if "{}" not in template:
             raise inputs.UsageError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from siglip.cli.output import progress
 from siglip.errors import DataError, Failure, clip, did_you_mean
+from siglip.files import existing
 from siglip.pictures import IMAGE_SUFFIXES, PassedOver, walk
 from siglip.releases import check_model_name
 
@@ -113,7 +114,7 @@ def texts(given: list[str] | None, file: Path | None) -> list[str]:
     """The texts given as words or in a file; raises DataError for a missing, unreadable or empty file."""
     if file is None:
         return given or []
-    if not file.exists():
+    if existing(file) is None:
         raise DataError(f"no file {clip(repr(str(file)))}{_nearest(file, Path.is_file)}")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from siglip.cli import inputs, output
 from siglip.errors import InputError, clip
+from siglip.files import existing
 from siglip.releases import BUILT_IN, BUILT_IN_WRITER, check_model_name
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _captioner(name: str, arguments: argparse.Namespace) -> "Captioner":
 
 def _public(name: str) -> str:
     """What clients call a model: of a folder or file its last name, since where it lies is not their business."""
-    return Path(name).absolute().name if Path(name).exists() else name
+    return Path(name).absolute().name if existing(name) else name
 
 
 def _port(word: str) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from siglip.cli import inputs, output
 from siglip.errors import ConfigError, clip
+from siglip.files import existing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     recipe: Path | None = arguments.recipe
     if recipe is None and not (arguments.resume and arguments.out):
         raise inputs.UsageError("give the path of a recipe, such as recipes/nano/train_32px.py, or --resume --out DIR")
-    if recipe is not None and not recipe.is_file():
-        raise ConfigError(f"there is no file {recipe}; give the path of a recipe, such as recipes/nano/train_32px.py")
+    if recipe is not None and not (existing(recipe) and recipe.is_file()):
+        raise ConfigError(
+            f"there is no file {clip(str(recipe))}; give the path of a recipe, such as recipes/nano/train_32px.py"
+        )
     out: Path = arguments.out or Path("runs") / ("" if recipe is None else recipe.stem)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; a run needs a folder, choose another one with --out")

@@ -2,13 +2,12 @@
 
 import argparse
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from siglip.cli import inputs
 from siglip.cli.output import progress
 from siglip.errors import Failure
+from siglip.files import existing
 from siglip.releases import BUILT_IN_WRITER, check_model_name
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def split_last(words: list[str], what: str) -> tuple[list[str], str]:
         raise inputs.UsageError(f"give pictures first and {what} last, in quotes")
     if not words[-1].strip():
         raise inputs.UsageError(f"the last word is blank; give {what} last, in quotes")
-    with suppress(OSError):  # a question longer than a name can be
-        if Path(words[-1]).is_file():
-            raise inputs.UsageError(f"{words[-1]} is a file, and {what} must come last, in quotes")
+    file = existing(words[-1])
+    if file is not None and file.is_file():
+        raise inputs.UsageError(f"{words[-1]} is a file, and {what} must come last, in quotes")
     return words[:-1], inputs.text(words[-1])

@@ -195,6 +195,13 @@ def test_broken_pictures_are_listed_and_the_exit_code_says_so(siglip: Run, model
         ("MODEL --task k-shot --data test", 2, "name them with --train"),
         ("MODEL --task zero-shot --data test --classes cifar", 2, "neither a file nor one of cifar10, cifar100, imag"),
         ("MODEL --task zero-shot --data test --templates photo", 2, "template 'photo' has no {} for the class"),
+        (f"MODEL --task zero-shot --data test --templates {'x' * 300}", 2, "template 'xxx.* has no {} for the class"),
+        (
+            f"MODEL --task zero-shot --data test --classes {'x' * 300}",
+            2,
+            "--classes xxx.* is neither a file nor one of",
+        ),
+        ("x" * 300 + " --task zero-shot --data test", 1, "no model 'xxx.*: expected"),
         ("MODEL --task zero-shot --data photos", 1, "photos names no classes; give"),
         ("MODEL --task zero-shot --data photos --classes names.txt", 1, "no picture has a class; this task needs"),
         ("MODEL --task zero-shot --data test --classes names.txt", 1, "the first is 'cat'; give one name for each"),

@@ -111,6 +111,26 @@ def test_a_run_that_made_the_model_worse_says_so(
     assert "best before training" in told
 
 
+def test_the_best_is_exported_also_where_nothing_was_better_than_the_start(shard: Path, tmp_path: Path) -> None:
+    good = train(small_run(shard, steps=40, batch_size=16, optimizer_logit_lr_multiplier=10.0), tmp_path / "good")
+    config = small_run(shard, steps=3, optimizer_lr=1.0, data_held_out=str(shard), export="best")
+    config = replace(
+        config, model=replace(config.model, source=str(good), config=None, preparation=None, initial_bias=None)
+    )
+    exported = load_file(train(config, tmp_path / "bad") / "model.safetensors")
+    for key, value in load_file(good / "model.safetensors").items():
+        assert torch.equal(exported[key], value), key
+
+
+def test_without_held_out_data_the_best_is_the_last_and_that_is_said(
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [train(small_run(shard, steps=3, export=which), tmp_path / which) for which in ("last", "best")]
+    assert capsys.readouterr().err.count("export=best, but no data.held_out was given to choose by") == 1
+    last, best = (load_file(folder / "model.safetensors") for folder in folders)
+    assert all(torch.equal(value, best[key]) for key, value in last.items())
+
+
 def test_a_checkpoint_is_saved_before_it_is_judged(
     shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

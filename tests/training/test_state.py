@@ -1,16 +1,20 @@
 """Checkpoints of a run are whole or absent, and put everything back bit for bit."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_module, distribute_tensor
 
 from siglip.errors import CheckpointError
 from siglip.model import SiglipModel
 from siglip.training.config import OptimizerSpec
 from siglip.training.optimizers import make_optimizer
-from siglip.training.state import CheckpointFolder, RunState, gather_state, scatter_state
+from siglip.training.state import CheckpointFolder, RunState, gather_state, scatter_state, whole
 
 
 def state(step: int, score: float | None = None) -> RunState:
@@ -108,6 +112,44 @@ def test_model_optimizer_and_average_come_back_bit_for_bit(tiny_model: SiglipMod
     for key, value in tiny_model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
         assert torch.equal(average[key], other_average[key]), key
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """Of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_of_a_sharded_parameter_only_what_has_its_shape_is_cut_with_it(mesh: DeviceMesh, name: str) -> None:
+    """The count of its steps, a scalar, is whole in every process."""
+    kept: list[dict[str, tuple[bool, torch.Tensor]]] = []
+    gathered: dict[str, torch.Tensor] = {}
+    for _ in range(2):
+        model = distribute_module(nn.Linear(2, 3), mesh, _cut)
+        optimizer = make_optimizer(model.named_parameters(), OptimizerSpec(name=name, lr=0.01))  # type: ignore[arg-type]
+        if gathered:
+            scatter_state(gathered, model, optimizer, {})
+        else:
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+            gathered = gather_state(model, optimizer, {})
+        states = {f"{key}/{part}": value for key, parameter in model.named_parameters()
+                  for part, value in optimizer.state[parameter].items()}  # fmt: skip
+        kept.append({key: (isinstance(value, DTensor), whole(value)) for key, value in states.items()})
+    before, after = kept
+    assert before.keys() == after.keys()
+    for key, (is_cut, value) in before.items():
+        assert after[key][0] == is_cut, key
+        assert torch.equal(after[key][1], value), key
+
+
+def _cut(_: str, module: nn.Module, mesh: DeviceMesh) -> None:
+    for key, parameter in list(module.named_parameters(recurse=False)):
+        setattr(module, key, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)])))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_model: SiglipModel) -> None:

@@ -3,7 +3,6 @@
 Pictures are decoded in threads while the decoder writes, a bounded number ahead.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from siglip.download import fetched
 from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean, warn
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
+from siglip.pictures import cores
 from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
 from siglip.streaming import checked_batch_size
@@ -192,7 +192,7 @@ class Captioner:
         room: int,
         finish: Callable[[Prompt], list[_Outcome]],
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="siglip-decode") as pool:
+        with ThreadPoolExecutor(cores(), thread_name_prefix="siglip-decode") as pool:
             waiting = [pool.submit(self._decode, *item, room) for item in islice(source, self.batch_size)]
             while waiting:
                 decoded = [future.result() for future in waiting]

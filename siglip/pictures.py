@@ -141,3 +141,8 @@ def _kind_of_file(file: Path) -> str | None:
             with file.open("rb") as stream:
                 return kind_of(stream.read(32))
     return None
+
+
+def cores() -> int:
+    """Processors that this process may use, each for one thread that decodes: a container may have few of many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from siglip.download import fetched
 from siglip.errors import Failure, InputError, UnreadableImage, clip
+from siglip.pictures import cores
 from siglip.processing import ImageInput, SiglipImageProcessor, image_name
 
 _Outcome = TypeVar("_Outcome")
@@ -72,7 +73,7 @@ class PictureStream:
         """The threads that decode; a forked process has none of its parent's."""
         with self._lock:
             if self._pool is None or self._pool[0] != os.getpid():
-                self._pool = os.getpid(), ThreadPoolExecutor(_cores(), thread_name_prefix="siglip-decode")
+                self._pool = os.getpid(), ThreadPoolExecutor(cores(), thread_name_prefix="siglip-decode")
             return self._pool[1]
 
     def _decode(self, index: int, item: ImageInput) -> _Decoded:
@@ -93,7 +94,3 @@ def check_many(items: object) -> None:
     """Raise InputError for a single picture where several are wanted."""
     if is_one_picture(items):
         raise InputError(f"expected a list of pictures, got a single {type(items).__name__}; pass [picture]")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from siglip.errors import SiglipWarning
-from siglip.pictures import IMAGE_SUFFIXES, READ_KINDS, PassedOver, kind_of, walk
+from siglip.pictures import IMAGE_SUFFIXES, READ_KINDS, PassedOver, cores, kind_of, walk
 
 PICTURE = Image.new("RGB", (8, 6), "teal")
 
@@ -92,3 +92,14 @@ def test_what_is_passed_over_is_counted_by_kind_and_said_once(tmp_path: Path) ->
 
 def test_heic_counts_as_a_picture_where_its_library_is() -> None:
     assert {".heic", ".jp2", ".mpo", ".jpg"} <= IMAGE_SUFFIXES
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
+def test_the_processors_counted_are_those_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert cores() == len(allowed)

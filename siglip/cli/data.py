@@ -16,15 +16,14 @@ for example:
 """
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip.cli import inputs, output
-from siglip.errors import clip
 from siglip.files import replacing
+from siglip.pictures import cores
 from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
@@ -51,14 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pack = parser.add_argument_group("pack")
     pack.add_argument("--shard-size", type=inputs.positive, metavar="N", help="samples in a shard (default: 5000)")
     pack.add_argument("--max-px", type=inputs.positive, metavar="P", help="resize pictures with a longer side")
-    pack.add_argument("--max-broken", type=_share, metavar="S", help="share that may be broken (default: 0.01)")
+    pack.add_argument("--max-broken", type=inputs.share, metavar="S", help="share that may be broken (default: 0.01)")
     stats = parser.add_argument_group("stats")
     stats.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 48 samples with their captions")
     stats.add_argument("--model", help="whose tokens to count, see `siglip models` (default: nano)")
     parser.add_argument(
         "--workers",
         type=_workers,
-        default=min(8, os.cpu_count() or 1),
+        default=min(8, cores()),
         metavar="N",
         help="processes that decode; 0: only this one (default: one a core, 8 at most)",
     )
@@ -117,16 +116,6 @@ def _finish(arguments: argparse.Namespace, record: dict[str, Any], broken: "Sequ
     listed = [item.record() for item in broken] if form in ("json", "jsonl") else len(broken)
     output.print_record(form, {**record, "broken": listed})
     return output.report_failures(broken, total)
-
-
-def _share(word: str) -> float:
-    try:
-        share = float(word)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {clip(repr(word))}")
-    return share
 
 
 def _workers(word: str) -> int:

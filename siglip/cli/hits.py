@@ -39,7 +39,11 @@ def add_hit_arguments(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="show hits that are not sure too, and each of those that look alike"
     )
     parser.add_argument(
-        "--min-probability", type=_share, default=0.0, metavar="P", help="leave out what the model holds less likely"
+        "--min-probability",
+        type=inputs.share,
+        default=0.0,
+        metavar="P",
+        help="leave out what the model holds less likely",
     )
     add_output_arguments(parser)
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw the pictures found")
@@ -267,13 +271,3 @@ def _collect(hits: "Sequence[Hit]", folder: Path, *, link: bool) -> list[Failure
             failed.append(Failure(hit.path, error.strerror or str(error)))
     output.say(f"{folder} holds {len(hits) - len(failed)} {'links' if link else 'copies'}")
     return failed
-
-
-def _share(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {clip(repr(word))}")
-    return value

@@ -63,20 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _index(arguments: argparse.Namespace, library: "Library", folders: list[str]) -> int:
     with output.progress(0, "file") as done:
-        seen = 0
-
-        def progress(count: int, total: int) -> None:
-            nonlocal seen
-            done(count - seen)
-            seen = count
-
         report = library.index(
             folders,
             exclude=arguments.exclude,
             prune=arguments.prune,
             dry_run=arguments.dry_run,
             threads=1 if arguments.polite else None,
-            progress=progress,
+            progress=output.from_totals(done),
         )
     for note in report.notes:
         output.say(note)

@@ -101,6 +101,17 @@ def positive(word: str) -> int:
     return int(word)
 
 
+def share(word: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {clip(repr(word))}")
+    return value
+
+
 def text(word: str) -> str:
     """A word that is text, for argparse: a shell can also pass bytes that are none."""
     try:

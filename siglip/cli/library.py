@@ -90,14 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _import(library: "Library", path: str, form: output.Form) -> None:
     with output.progress(0, "row") as done:
-        seen = 0
-
-        def progress(count: int, total: int) -> None:
-            nonlocal seen
-            done(count - seen)
-            seen = count
-
-        report = library.import_vectors(path, progress=progress)
+        report = library.import_vectors(path, progress=output.from_totals(done))
     for note in report.notes:
         output.say(note)
     record = asdict(report)

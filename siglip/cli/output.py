@@ -165,6 +165,18 @@ def progress(total: int, unit: str, *, wanted: bool = True) -> Generator[Callabl
         yield done
 
 
+def from_totals(done: Callable[[int], None]) -> Callable[[int, int], None]:
+    """What `progress` yields, for work that tells how much is done in all, and of how much."""
+    before = 0
+
+    def told(count: int, _: int) -> None:
+        nonlocal before
+        done(count - before)
+        before = count
+
+    return told
+
+
 def _wanted(columns: Sequence[Column]) -> list[int]:
     return [max(column.width, *(_width(shown(value)) for value in (column.name, *column.values))) for column in columns]
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from siglip.errors import InputError, LibraryError, UnreadableImage
+from siglip.pictures import cores
 from siglip.search.catalogue import Catalogue, Space
 from siglip.search.encoder import Encoder
 from siglip.search.exchange import ImportReport, export_vectors, import_vectors
@@ -180,7 +181,7 @@ class Library:
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             with alone(self.folder), Catalogue(self.folder, create=True) as catalogue:
-                report = self._index(catalogue, roots, exclude, threads or _cores(), progress)
+                report = self._index(catalogue, roots, exclude, threads or cores(), progress)
                 if prune:
                     report.forgotten = forget_gone(catalogue, self.thumbs, dry_run=False)
                     compact(catalogue)
@@ -393,7 +394,3 @@ def _roots(
 
 def _listed(catalogue: Catalogue) -> str:
     return ", ".join(map(str, catalogue.roots())) or "none"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -47,7 +47,7 @@ def test_arguments_of_the_other_action_are_refused(siglip: Run) -> None:
         (("stats", "a", "--max-px", "3"), "--max-px is for `siglip data pack`"),
         (("pack", "a", "b", "--model", "nano"), "--model is for `siglip data stats`"),
         (("pack", "a"), "pack needs a destination"),
-        (("pack", "a", "b", "--max-broken", "2"), "expected a share from 0 to 1"),
+        (("pack", "a", "b", "--max-broken", "2"), "expected a number from 0 to 1"),
         (("look", "a"), "invalid choice: 'look'"),
     ):
         result = siglip("data", *words)

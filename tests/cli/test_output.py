@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siglip.cli import output
 from siglip.cli.output import Column, Report, as_json, fits, print_record, report_failures, shortest, shown
 from siglip.errors import Failure
 
@@ -146,3 +147,11 @@ def test_failures_are_counted_and_listed_on_stderr(capsys: pytest.CaptureFixture
     assert report_failures([], 3) == 0
     assert report_failures([Failure("a\n.png", "broken\tfile"), Failure("b", "empty")], 3) == 3
     assert capsys.readouterr() == ("", "siglip: 2 of 3 failed:\n  a\\n.png: broken\\tfile\n  b: empty\n")
+
+
+def test_totals_are_told_to_a_bar_as_what_was_added() -> None:
+    added: list[int] = []
+    told = output.from_totals(added.append)
+    for count in (3, 3, 10):
+        told(count, 10)
+    assert added == [3, 0, 7]

@@ -1,6 +1,7 @@
 """A Service -> a running server: one process, closed connections for those that say nothing, and an orderly end."""
 
 import asyncio
+import gc
 import json
 import signal
 import socket
@@ -74,6 +75,12 @@ class _Server(uvicorn.Server):
         self._service = service
         self._told = 0
         self._closes_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # models and modules stay: to look through them for garbage would keep a request waiting for a tenth of a second
+        gc.collect()
+        gc.freeze()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.ready = False

@@ -146,7 +146,9 @@ class Service:
         @app.exception_handler(HTTPException)
         async def other(request: Request, error: Exception) -> JSONResponse:
             assert isinstance(error, HTTPException)
-            told = _told(error.status_code, str(error.detail), "not_found" if error.status_code == 404 else "invalid")
+            if error.status_code == 404:
+                return _told(404, "nothing is at this path; /openapi.json describes all routes", "not_found")
+            told = _told(error.status_code, str(error.detail), "invalid")
             if error.status_code == 405:
                 told.headers["allow"] = ", ".join(_allowed(app, request.url.path))
             return told

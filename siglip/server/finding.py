@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from fastapi import FastAPI, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from siglip.errors import InputError, LibraryError
 from siglip.search import Hit, Image, Library
@@ -26,6 +27,15 @@ T = TypeVar("T")
 Digest = Annotated[messages.Id, Path()]
 
 
+class _Hexadecimal(StringConvertor):
+    """What may be an id, and no other word: a route such as /v1/pictures/zip is not one of a picture called "zip"."""
+
+    regex = "[0-9a-f]+"
+
+
+register_url_convertor("digest", _Hexadecimal())
+
+
 class Finding:
     """The routes of a library, with vectors from the model that serves."""
 
@@ -37,7 +47,7 @@ class Finding:
         app.get("/v1/search", **as_described(answers.Hits))(self.search_by_address)
         app.get("/v1/library", **as_described(answers.LibraryFacts))(self.status)
         app.get("/v1/duplicates", **as_described(answers.DuplicatesPage))(self.duplicates)
-        app.get("/v1/thumbnails/{digest}", **a_file("image/webp"))(self.thumbnail)
+        app.get("/v1/thumbnails/{digest:digest}", **a_file("image/webp"))(self.thumbnail)
 
     async def search(self, body: SearchRequest, request: Request) -> dict[str, Any]:
         """Pictures of the library, the best first; `confidence` is how sure it is that there is any such picture."""

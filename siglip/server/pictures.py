@@ -37,7 +37,7 @@ def add_pictures(app: FastAPI, library: Library) -> None:
         data = [record_of(image, paths) for image, paths in found]
         return {"object": "list", "page": asks.page, "total": total, "data": data}
 
-    @app.get("/v1/pictures/{digest}.json", **as_described(answers.Picture))
+    @app.get("/v1/pictures/{digest:digest}.json", **as_described(answers.Picture))
     async def facts(digest: Digest) -> dict[str, Any]:
         """What is known of one picture."""
         found = await answered(lambda: run_in_threadpool(picture, library, digest))
@@ -45,7 +45,7 @@ def add_pictures(app: FastAPI, library: Library) -> None:
             raise _unknown()
         return record_of(*found)
 
-    @app.get("/v1/pictures/{digest}", **a_file(*_SHOWN.values()))
+    @app.get("/v1/pictures/{digest:digest}", **a_file(*_SHOWN.values()))
     async def file(digest: Digest) -> Response:
         """One picture as it is, or as WebP where browsers do not show its format."""
         return await answered(lambda: run_in_threadpool(_shown, library, digest))

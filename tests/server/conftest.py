@@ -46,7 +46,7 @@ class Running:
         connection.close()
         kind = response.headers.get("content-type", "")
         told = {name.lower(): value for name, value in response.headers.items()}
-        return response.status, json.loads(data) if "json" in kind else data.decode(errors="replace"), told
+        return response.status, json.loads(data) if data and "json" in kind else data.decode(errors="replace"), told
 
 
 def running(service: Service, **options: Any) -> Iterator[Running]:

@@ -105,6 +105,17 @@ def test_good_requests_are_answered_as_described(described: Running, schema: sch
     assert not bodies
 
 
+def test_every_other_method_of_a_described_path_is_a_405_that_names_those_it_has(described: Running) -> None:
+    digest = described.ask("/v1/pictures")[1]["data"][0]["id"]
+    for path, ways in described.ask("/openapi.json")[1]["paths"].items():
+        allowed = {way.upper() for way in ways}
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - allowed:
+            body = {} if method in ("POST", "PUT", "PATCH") else None
+            status, _, told = described.ask(path.format(digest=digest), body, method=method)
+            names = set(told.get("allow", "").split(", "))
+            assert (status, names) == (405, allowed), f"{method} {path}"
+
+
 @pytest.mark.parametrize("sent", [b"nonsense\r\n\r\n", b"GET /livez?" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n"])
 def test_what_is_no_http_is_told_in_the_shape_of_all_errors(described: Running, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", described.port), timeout=250) as connection:

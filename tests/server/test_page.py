@@ -323,6 +323,61 @@ def test_a_narrow_screen_needs_no_scrolling_sideways_and_axe_finds_nothing_serio
         check_with_axe(page)
 
 
+def test_a_narrow_tile_can_still_be_opened_and_its_tick_be_hit(
+    browser: "sync_api.Browser", embedder: Embedder, tmp_path: Path
+) -> None:
+    for number in range(8):
+        Image.new("RGB", (30, 90), (20 * number, 90, 200)).save(tmp_path / f"tower-{number}.png")
+    with Library.open(tmp_path / "library", model=embedder) as library:
+        library.index([tmp_path])
+        for service in running(Service(embedder, "nano", library=library, limits=Limits(decoders=1))):
+            for page in opened(browser, service, viewport={"width": 320, "height": 640}):
+                tile = page.locator(".tile").first.bounding_box()
+                tick = page.locator(".tick").first.bounding_box()
+                drawn = page.locator(".tick svg").first.bounding_box()
+                assert tile and tick and drawn and tile["width"] < 48
+                assert min(tick["width"], tick["height"]) >= 24
+                assert drawn["width"] <= tile["width"] / 2 and drawn["width"] == drawn["height"]
+                assert tick["width"] * tick["height"] <= tile["width"] * tile["height"] / 4
+                check_with_axe(page)
+                page.locator(".tile").first.click(position={"x": tile["width"] / 2, "y": tile["height"] / 2})
+                expect(page.locator("dialog.viewer")).to_be_visible()
+
+
+def test_the_duplicates_lead_to_the_same_as_json(
+    browser: "sync_api.Browser", embedder: Embedder, tmp_path: Path
+) -> None:
+    for name in ("one.png", "two.png"):
+        shutil.copy(SAMPLES / "pig.png", tmp_path / name)
+    with Library.open(tmp_path / "library", model=embedder) as library:
+        library.index([tmp_path])
+        for service in running(Service(embedder, "nano", library=library, limits=Limits(decoders=1))):
+            for page in opened(browser, service):
+                page.goto("/?view=duplicates")
+                expect(page.get_by_text("1 picture with copies")).to_be_visible()
+                check_with_axe(page)
+                page.get_by_role("link", name="JSON").click()
+                told = json.loads(page.locator("body").inner_text())
+                assert {Path(copy["path"]).name for copy in told["data"][0]["copies"]} == {"one.png", "two.png"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_routes_are_read_and_tried_with_nothing_foreign_and_nothing_serious(
+    browser: "sync_api.Browser", service: Running, scheme: str
+) -> None:
+    for page in opened(browser, service, viewport={"width": 320, "height": 640}, color_scheme=scheme):
+        page.goto("/docs")
+        count = sum(map(len, service.ask("/openapi.json")[1]["paths"].values()))
+        expect(page.locator("#said")).to_contain_text(f"{count} routes")
+        check_with_axe(page)
+        route = page.locator("details", has=page.get_by_text("/v1/embeddings", exact=True))
+        route.locator("summary").click()
+        route.get_by_role("button", name="Send").click()
+        expect(route.locator("pre")).to_contain_text('"object": "embedding"')
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        check_with_axe(page)
+
+
 def check_with_axe(page: "sync_api.Page") -> None:
     """Nothing serious by the rules of WCAG 2.2 A and AA; passed over, and said, where axe-core is not installed."""
     npm = shutil.which("npm")

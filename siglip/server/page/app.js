@@ -137,7 +137,7 @@ async function show({ chips = true } = {}) {
   at("view").classList.add("waiting");
   try {
     if (state.view === "duplicates") {
-      await showDuplicates(at("view"), (text) => at("said").replaceChildren(text), signal);
+      await showDuplicates(at("view"), (...parts) => at("said").replaceChildren(...parts), signal);
     } else if (await grid.show(sourceOf(signal)) !== null) {
       say();
     }

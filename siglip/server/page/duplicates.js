@@ -1,10 +1,10 @@
 // Copies: files that hold the same picture, the one to keep first. Nothing is deleted here; paths can be copied.
-import { get, picture, thumbnail } from "./api.js";
+import { address, get, picture, thumbnail } from "./api.js";
 import { copy, count, counted, el, folderOf, icon, nameOf } from "./dom.js";
 
 const TOP = 30;
 
-/** Fill `host` with the groups; `said(text)` gets the line above. Rejects where the first page does not come. */
+/** Fill `host` with the groups; `said(...parts)` gets the line above. Rejects where the first page does not come. */
 export async function showDuplicates(host, said, signal) {
   said("Looking for copies ...");
   const first = await get("/v1/duplicates", { top: TOP }, signal);
@@ -13,7 +13,8 @@ export async function showDuplicates(host, said, signal) {
     said("");
     return;
   }
-  said(`${counted(first.total, "picture")} with copies, the file to keep first`);
+  said(el("span", {}, `${counted(first.total, "picture")} with copies, the file to keep first`),
+    el("span", { className: "links" }, el("a", { href: address("/v1/duplicates", { top: TOP }) }, "JSON")));
   const list = el("ol", { className: "groups", "aria-label": "Pictures with copies" }, first.data.map(group));
   const more = el("button", { type: "button" }, "Show more");
   let page = 1;

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import io
 import json
@@ -329,6 +330,34 @@ def test_a_method_that_a_route_has_not_is_a_405_that_names_those_it_has(server: 
     ):
         status, answer, told = server.ask(path, method=method)
         assert (status, told["allow"]) == (405, allowed) and answer["error"]["message"]
+
+
+def test_nothing_is_kept_of_requests_that_are_answered(server: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=250)
+
+    def ask(number: int) -> None:
+        bodies = {
+            "/v1/embeddings": {"input": f"text {number}"},
+            f"/v1/nothing/{number}": {},
+            "/v1/score": {"images": f"no picture {number}", "texts": [f"text {number}"]},
+            "/v1/models": {"number": number},
+        }
+        for path, body in bodies.items():
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.getresponse().read()
+
+    def kept() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    for number in range(50):
+        ask(number)
+    before = kept()
+    for number in range(50, 300):
+        ask(number)
+    # one object of each request alone would be a thousand
+    assert kept() - before < 200
+    connection.close()
 
 
 # ---- the end

@@ -54,6 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     labels = inputs.texts(arguments.labels, arguments.labels_file)
     if not labels and arguments.model == "nano":
         raise inputs.UsageError(_NO_LABELS)
+    labels, given = list(dict.fromkeys(labels)), labels
+    if repeated := len(given) - len(labels):
+        first = clip(repr(next(label for place, label in enumerate(given) if label in given[:place])))
+        output.say(f"{repeated} of {len(given)} labels repeat an earlier one and are left out; the first is {first}")
     names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
     judge = _judge(arguments, labels)

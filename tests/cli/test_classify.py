@@ -40,6 +40,14 @@ def test_probabilities_are_those_of_the_model_best_first(capsys: pytest.CaptureF
         assert [entry["probability"] for entry in record["labels"]] == pytest.approx(row[order].tolist(), rel=1e-3)
 
 
+def test_a_repeated_label_is_scored_once_and_that_is_said(capsys: pytest.CaptureFixture[str]):
+    strawberry = str(ROOT / "samples" / "strawberry.png")
+    assert main(["classify", strawberry, "--labels", "strawberry", "pig", "strawberry", "pig"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[1] for line in out.splitlines()[1:]] == ["strawberry", "pig"]
+    assert err == "siglip: 2 of 4 labels repeat an earlier one and are left out; the first is 'strawberry'\n"
+
+
 def test_several_templates_are_averaged(capsys: pytest.CaptureFixture[str]):
     file, templates = str(ROOT / "samples" / "penguin.png"), ["{}", "a drawing of a {}"]
     options = ["--template", *templates, "--top", "1", "--dtype", "float32", "--jsonl"]

@@ -3,11 +3,9 @@
 import io
 import os
 import pickle
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -124,17 +122,11 @@ def _start_worker(asker: int, _: int) -> None:
     # Ctrl-C and a stop signal to the whole group are for the process that asked, which ends us when it is ready
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    # job managers send SIGTERM to every process, and the asker still wants what it has begun; a second one ends
-    signal.signal(signal.SIGTERM, _stay_this_time)
     # killed while we started: the watchdog of DataLoader, which looks for the asker from now on, would miss that
     if os.getppid() != asker:
         os._exit(1)
     # tokenizers would warn of the fork, and its threads would only compete with the other workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _stay_this_time(signum: int, _: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_DFL)
 
 
 def _unchanged(made: Made) -> Made:

@@ -1,27 +1,7 @@
-"""Processes that work for another one: stop signals, and an asker that is gone."""
+"""Processes that work for another one, where that one is gone."""
 
-import os
-import signal
 import subprocess
 import sys
-from functools import partial
-
-import pytest
-
-from siglip.data.workers import in_workers
-
-
-def _signalled(signals: int, key: int) -> int:
-    if key == 1:
-        for _ in range(signals):
-            os.kill(os.getpid(), signal.SIGTERM)
-    return key
-
-
-def test_a_stop_signal_to_a_worker_costs_no_result_and_a_second_one_ends_it() -> None:
-    assert list(in_workers(partial(_signalled, 1), range(4), workers=1)) == [0, 1, 2, 3]
-    with pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
-        list(in_workers(partial(_signalled, 2), range(4), workers=1))
 
 
 def test_a_worker_whose_asker_is_gone_before_it_has_started_ends() -> None:

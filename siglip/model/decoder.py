@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from siglip.config_paligemma import GemmaConfig
-from siglip.model.layers import gelu_of, lecun_normal_
+from siglip.model.layers import attend, gelu_of, lecun_normal_
 
 # of the table: larger values start far from the uniform guess, since table and output head are one
 _TABLE_STD = 0.02
@@ -110,7 +110,7 @@ class GemmaAttention(nn.Module):
         if mask is not None:
             mask = mask.repeat(1, 1, self.groups, 1) if tokens > 1 else mask
         if self.cap is None:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
+            mixed = attend(query, key, value, mask, scale=self.scale)
         else:
             logits = (query.float() * self.scale) @ key.float().transpose(-1, -2)
             logits = self.cap * torch.tanh(logits / self.cap)

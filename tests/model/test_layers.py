@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from siglip.config import SiglipConfig, SiglipVisionConfig
 from siglip.model import SiglipModel
-from siglip.model.layers import MapAttention, Mlp
+from siglip.model.layers import MapAttention, Mlp, attend
 
 
 def make_mlp(hidden_act: str = "gelu_pytorch_tanh", width: int = 7, mlp_dim: int = 29) -> Mlp:
@@ -236,3 +236,21 @@ def test_exported_towers_and_the_pair_take_any_number_of_inputs(how: str, tiny_m
             made = torch.export.export(model, few, dynamic_shapes=shapes).module()(*many).to_tuple()
         for one, other in zip(made, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [17, 300])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_that_learns_in_bfloat16_is_that_of_float32_up_to_rounding(tokens: int, masked: bool) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    given = [torch.randn(2, 3, tokens, 8, generator=generator).bfloat16() for _ in range(4)]
+    mask = torch.rand(2, 1, tokens, tokens, generator=generator) < 0.7 if masked else None
+
+    def learnt(dtype: torch.dtype) -> list[Tensor]:
+        query, key, value, wanted = (part.to(dtype).detach().clone().requires_grad_() for part in given)
+        mixed = attend(query, key, value, mask, scale=0.5)
+        assert mixed.dtype == dtype
+        (mixed * wanted).sum().backward()
+        return [part.float() for part in (mixed, query.grad, key.grad, value.grad) if part is not None]
+
+    for found, expected in zip(learnt(torch.bfloat16), learnt(torch.float32), strict=True):
+        assert (found - expected).norm() < 0.02 * expected.norm()

@@ -22,7 +22,7 @@ Members = dict[str, bytes]
 
 _CHUNK = 32
 _JPEG_QUALITY = 92
-_SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "HEIF": "heic"}
+_SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,8 @@ def pack(
 
     A sample becomes 00000042.jpg (or what its picture is), .txt (the main caption), .json (all captions, the name it
     had, concept and other facts) and, where the data have classes, .cls (-1: unknown). Pictures keep their bytes; with
-    `max_px`, those whose longer side has more pixels are resized, JPEG to JPEG and all others to PNG. All pictures are
+    `max_px`, those whose longer side has more pixels are resized, JPEG to JPEG and all others to PNG. HEIC, which few
+    readers of shards know, becomes JPEG in any case. All pictures are
     named with the suffix of the first, since other readers want the same members in every sample; what each is says
     its beginning. Broken samples are left out. `progress` is called with the number of samples just done.
 
@@ -82,11 +83,13 @@ def shrunk(content: bytes, max_px: int | None) -> tuple[str, bytes]:
     """Suffix and bytes of a picture whose longer side has at most `max_px` pixels. Raises UnreadableImage."""
     picture = read_image(content, at_least_px=max_px)
     kind, size = image_format(content)
-    if max_px is None or max(size) <= max_px:
+    is_small = max_px is None or max(size) <= max_px
+    if is_small and kind != "HEIF":
         return _SUFFIX_OF.get(kind, kind.lower()), content
-    picture.thumbnail((max_px, max_px), Image.Resampling.BICUBIC)
+    if max_px is not None:
+        picture.thumbnail((max_px, max_px), Image.Resampling.BICUBIC)
     output = io.BytesIO()
-    if kind in ("JPEG", "MPO"):
+    if kind in ("JPEG", "MPO", "HEIF"):
         picture.save(output, "JPEG", quality=_JPEG_QUALITY)
         return "jpg", output.getvalue()
     picture.save(output, "PNG")
@@ -141,7 +144,7 @@ def _good(
 ) -> Iterator[Members]:
     """What is not broken, with the first picture's suffix for every picture, which is the first member of each sample.
 
-    The `datasets` library takes AVIF and HEIC for pictures only under another name.
+    The `datasets` library takes AVIF for pictures only under another name.
     """
     suffix = None
     for chunk in chunks:
@@ -149,7 +152,7 @@ def _good(
         for members in chunk:
             if not isinstance(members, Failure):
                 (own, content), *others = members.items()
-                suffix = suffix or ("jpg" if own in ("avif", "heic") else own)
+                suffix = suffix or ("jpg" if own == "avif" else own)
                 yield {suffix: content, **dict(others)}
         progress(len(chunk))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -155,6 +156,19 @@ def test_what_is_packed_from_any_format_is_read_again_and_by_the_datasets_librar
     rows = datasets.load_dataset("webdataset", data_files=shards, split="train", cache_dir=str(tmp_path / "cache"))
     assert [row["txt"] for row in rows] == [again.sample(index).captions[0] for index in range(6)]
     assert {row["jpg"].size for row in rows} == {(32, 24)}
+
+
+def test_heic_is_packed_as_jpeg_which_needs_no_library_to_be_read(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow_heif reads HEIC; pip install 'siglip[media]'")
+    smooth = Image.linear_gradient("L").convert("RGB").resize((64, 48))
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(smooth).save(stream, quality=95)
+    for max_px, size in ((None, (64, 48)), (100, (64, 48)), (32, (32, 24))):
+        suffix, content = shrunk(stream.getvalue(), max_px)
+        packed = Image.open(io.BytesIO(content))
+        assert (suffix, packed.format, packed.size) == ("jpg", "JPEG", size)
+        apart = np.asarray(packed.convert("RGB"), np.int16) - np.asarray(smooth.resize(size), np.int16)
+        assert np.abs(apart).mean() < 3
 
 
 def test_pictures_without_a_class_do_not_change_the_members_of_a_set_that_has_classes(tmp_path: Path) -> None:

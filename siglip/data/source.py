@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from siglip.data.order import Order
-from siglip.errors import BrokenSample, DataError
+from siglip.errors import BrokenSample, DataError, clip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +109,12 @@ def text_of(data: bytes) -> str:
 def usable_captions(name: str, captions: Sequence[Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Captions without blank and repeated ones, in their order; raises BrokenSample if none is left.
 
-    What is missing is named as in the sample's `facts`: an answer to a question, a suffix to a prefix.
+    So does a prefix that is no text. What is missing is named as in the sample's `facts`: an answer to a question, a
+    suffix to a prefix.
     """
+    prefix = facts.get("prefix")
+    if prefix is not None and not isinstance(prefix, str):
+        raise BrokenSample(name, f"its prefix is {clip(repr(prefix))}, expected a text")
     # a lone surrogate, which JSON can spell, is no character and has no tokens
     texts = (text.encode("utf-8", "replace").decode().strip() for text in captions if isinstance(text, str))
     kept = tuple(dict.fromkeys(text for text in texts if text))

@@ -231,7 +231,7 @@ def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
         captions = given if isinstance(given, list) else [given]
         picture = row.get(image)
         is_joined = isinstance(picture, str) and "answers" not in row and row.get("question") is None
-        key = (picture, row.get("prefix")) if is_joined else number
+        key = (picture, repr(row.get("prefix"))) if is_joined else number
         first = joined.setdefault(key, {**row, caption: []})
         first[caption] = [*first[caption], *captions]
     return list(joined.values())

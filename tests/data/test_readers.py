@@ -305,3 +305,13 @@ def test_a_row_without_text_is_told_what_it_lacks(folder: Path, name: str, conte
         except BrokenSample as error:
             reasons.append(error.reason)
     assert reasons == [f"it has no {what}" for what in missing]
+
+
+def test_a_prefix_that_is_no_text_makes_its_row_broken_and_no_other(folder: Path) -> None:
+    wrong = [{"image": "1.png", "prefix": prefix, "suffix": "x"} for prefix in (["a"], 5, {"b": 1})]
+    source = open_source(write(folder / "a.json", [*wrong, {"image": "2.png", "prefix": "caption en", "suffix": "y"}]))
+    for index, told in enumerate(("['a']", "5", "{'b': 1}")):
+        with pytest.raises(BrokenSample) as error:
+            source.sample(index)
+        assert error.value.reason == f"its prefix is {told}, expected a text"
+    assert source.sample(3).captions == ("y",)

@@ -15,6 +15,7 @@ for example:
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     labels = inputs.texts(arguments.labels, arguments.labels_file)
     if not labels and arguments.model == "nano":
         raise inputs.UsageError(_NO_LABELS)
-    labels, given = list(dict.fromkeys(labels)), labels
-    if repeated := len(given) - len(labels):
-        first = clip(repr(next(label for place, label in enumerate(given) if label in given[:place])))
-        output.say(f"{repeated} of {len(given)} labels repeat an earlier one and are left out; the first is {first}")
+    counts = Counter(labels)
+    if repeated := [label for label, count in counts.items() if count > 1]:
+        surplus = f"{len(labels) - len(counts)} of {len(labels)} labels repeat an earlier one and are left out"
+        output.say(f"{surplus}; the first is {clip(repr(repeated[0]))}")
+        labels = list(counts)
     names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
     judge = _judge(arguments, labels)

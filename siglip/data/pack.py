@@ -48,11 +48,11 @@ def pack(
     """Write `destination`/shard-000000.tar and so on, `shard_size` samples each, in the order of the source.
 
     A sample becomes 00000042.jpg (or what its picture is), .txt (the main caption), .json (all captions, the name it
-    had, concept and other facts) and, where the data have classes, .cls (-1: unknown). Pictures keep their bytes; with
-    `max_px`, those whose longer side has more pixels are resized, JPEG to JPEG and all others to PNG. HEIC, which few
-    readers of shards know, becomes JPEG in any case. All pictures are
-    named with the suffix of the first, since other readers want the same members in every sample; what each is says
-    its beginning. Broken samples are left out. `progress` is called with the number of samples just done.
+    had, concept and other facts) and, where the data have classes, .cls (-1: unknown). Pictures keep their bytes, but
+    HEIC, which few readers of shards know, becomes JPEG; with `max_px`, those whose longer side has more pixels are
+    resized, JPEG and HEIC to JPEG and all others to PNG. All pictures are named with the suffix of the first, since
+    other readers want the same members in every sample; what each is says its beginning. Broken samples are left out.
+    `progress` is called with the number of samples just done.
 
     Raises DataError if there are shards already, or if more than `max_broken` (a share from 0 to 1) are broken. Stopped
     at any moment it leaves whole shards without the list of them; remove these and pack again.

@@ -21,8 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip.cli import inputs, output
-from siglip.files import replacing
+from siglip.cli import inputs, output, sheet
 from siglip.pictures import cores
 from siglip.releases import check_model_name
 
@@ -52,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pack.add_argument("--max-px", type=inputs.positive, metavar="P", help="resize pictures with a longer side")
     pack.add_argument("--max-broken", type=inputs.share, metavar="S", help="share that may be broken (default: 0.01)")
     stats = parser.add_argument_group("stats")
-    stats.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 48 samples with their captions")
+    stats.add_argument("--sheet", type=sheet.png, metavar="FILE.png", help="also draw 48 samples with their captions")
     stats.add_argument("--model", help="whose tokens to count, see `siglip models` (default: nano)")
     parser.add_argument(
         "--workers",
@@ -87,8 +86,7 @@ def _stats(arguments: argparse.Namespace, source: "Source") -> int:
     with output.progress(len(source), "sample") as done:
         stats = data_stats(source, tokenizer, workers=arguments.workers, progress=done)
     if arguments.sheet is not None:
-        with replacing(arguments.sheet) as temporary:
-            data_sheet(source).save(temporary, "PNG")
+        sheet.save(data_sheet(source), arguments.sheet)
     record = {"summary": stats.summary(), "source": arguments.source, "fingerprint": source.fingerprint()}
     record |= asdict(stats)
     return _finish(arguments, record, stats.broken, len(source))

@@ -16,14 +16,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siglip.cli import inputs, output
-from siglip.errors import InputError, clip
-from siglip.files import replacing
+from siglip.cli import inputs, output, sheet
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32
-    from PIL import Image
 
 _CELL_PX = 384
 
@@ -33,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="the picture: a file or an http(s) address")
     inputs.add_text_arguments(parser, "texts")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.png", help="draw the picture with the heat of each text over it"
+        "--out", type=sheet.png, metavar="FILE.png", help="draw the picture with the heat of each text over it"
     )
     output.add_form_arguments(parser)
     inputs.add_model_arguments(parser)
@@ -42,8 +39,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     texts = inputs.texts(arguments.texts, arguments.texts_file)
     out: Path | None = arguments.out
-    if out is not None and out.suffix.lower() != ".png":
-        raise InputError(f"--out writes a PNG file, got {clip(repr(str(out)))}; name it .png")
     embedder = inputs.load_embedder(arguments)
     from siglip.processing import read_image
     from siglip.search.explain import heat_maps, heat_over
@@ -59,9 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
         report.add({"text": text, "x": x, "y": y, "heat": shares}, [[text, x, y]])
     report.close()
     if out is not None:
+        from siglip.contact_sheet import contact_sheet
+
         small = picture.copy()
         small.thumbnail((_CELL_PX, _CELL_PX))
-        _draw([(heat_over(small, rows), [text]) for text, rows in zip(texts, heat, strict=True)], out)
+        cells = [(heat_over(small, rows), [text]) for text, rows in zip(texts, heat, strict=True)]
+        sheet.save(contact_sheet(cells, cell_px=_CELL_PX, columns=min(4, len(cells))), out)
         output.say(f"{out} shows {len(texts)} {'map' if len(texts) == 1 else 'maps'}")
     return 0
 
@@ -71,11 +69,3 @@ def _centre(rows: "Float32[np.ndarray, 'rows columns']") -> tuple[float, float]:
     x = float(rows.sum(axis=0) @ [column + 0.5 for column in range(rows.shape[1])]) / rows.shape[1]
     y = float(rows.sum(axis=1) @ [row + 0.5 for row in range(rows.shape[0])]) / rows.shape[0]
     return x, y
-
-
-def _draw(cells: "list[tuple[Image.Image, list[str]]]", out: Path) -> None:
-    from siglip.contact_sheet import contact_sheet
-
-    sheet = contact_sheet(cells, cell_px=_CELL_PX, columns=min(4, len(cells)))
-    with replacing(out) as temporary:
-        sheet.save(temporary, format="PNG")

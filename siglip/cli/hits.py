@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip.cli import inputs, output
-from siglip.errors import Failure, InputError, clip
+from siglip.cli import inputs, output, sheet
+from siglip.errors import Failure
 
 if TYPE_CHECKING:
     from siglip.search import Hit, Library
@@ -46,7 +46,7 @@ def add_hit_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out what the model holds less likely",
     )
     add_output_arguments(parser)
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw the pictures found")
+    parser.add_argument("--sheet", type=sheet.png, metavar="FILE.png", help="also draw the pictures found")
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--copy-to", type=Path, metavar="DIR", help="also copy the files there, best first by name")
     places.add_argument("--link-to", type=Path, metavar="DIR", help="also make links there")
@@ -238,10 +238,7 @@ def _draw(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file:
     from PIL import Image
 
     from siglip.contact_sheet import contact_sheet
-    from siglip.files import replacing
 
-    if file.suffix.lower() != ".png":
-        raise InputError(f"--sheet writes a PNG file, got {clip(repr(str(file)))}; name it .png")
     cells: list[tuple[Image.Image, list[str]]] = []
     for hit in hits:
         thumb = picture(hit)
@@ -249,8 +246,7 @@ def _draw(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file:
             caption = [Path(hit.path).name, f"{output.shown(hit.probability)}"]
             cells.append((Image.open(io.BytesIO(thumb), formats=["WEBP"]), caption))
     if cells:
-        with replacing(file) as temporary:
-            contact_sheet(cells).save(temporary, format="PNG")
+        sheet.save(contact_sheet(cells), file)
     output.say(f"{file} shows {len(cells)} of {len(hits)} pictures" if cells else "no picture is there to be drawn")
 
 

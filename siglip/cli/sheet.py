@@ -1,4 +1,4 @@
-"""`--sheet FILE.png`: pictures with what was found out about them -> one sheet to look at."""
+"""`--sheet FILE.png`: pictures with what was found out about them -> one sheet to look at, in a PNG file."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,7 +20,20 @@ _FRAME = (225, 29, 72)
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sheet", type=_png, metavar="FILE.png", help=f"also draw the first {MOST} pictures")
+    parser.add_argument("--sheet", type=png, metavar="FILE.png", help=f"also draw the first {MOST} pictures")
+
+
+def png(word: str) -> Path:
+    """The type of an argument that names a PNG file to be written."""
+    if not word.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{clip(repr(word))} does not end in .png")
+    return Path(word)
+
+
+def save(picture: "Image.Image", file: Path) -> None:
+    """Write a picture as PNG, complete or not at all."""
+    with replacing(file) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def draw(
@@ -30,9 +43,7 @@ def draw(
     from siglip.contact_sheet import contact_sheet
 
     cells = [(_thumbnail(name, boxes[place] if boxes else ()), lines) for place, (name, lines) in enumerate(captions)]
-    sheet = contact_sheet(cells, cell_px=_CELL_PX)
-    with replacing(file) as temporary:
-        sheet.save(temporary, format="PNG")
+    save(contact_sheet(cells, cell_px=_CELL_PX), file)
     output.say(f"{file} shows {len(captions)} of {good} pictures")
 
 
@@ -51,9 +62,3 @@ def _thumbnail(name: str, boxes: "Sequence[Box]") -> "Image.Image":
         top, bottom = sorted((box.top * shrink, box.bottom * shrink))
         pen.rectangle((left, top, right, bottom), outline=_FRAME, width=2)
     return picture
-
-
-def _png(word: str) -> Path:
-    if not word.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"{clip(repr(word))} does not end in .png")
-    return Path(word)

@@ -53,6 +53,24 @@ def fresh_processor(spec: ModelSpec, shape: SiglipConfig | PaliGemmaConfig) -> S
     return SiglipProcessor(SiglipImageProcessor(image), SiglipTokenizer(vocabulary, text))
 
 
+def take_image_tower(fresh: SiglipVisionModel, spec: ModelSpec) -> None:
+    """Give a fresh tower the weights of `spec.image_tower`, if that names one; without its head where it has none.
+
+    Raises ConfigError if the two are not of one shape.
+    """
+    if spec.image_tower is None:
+        return
+    wanted = fresh.config
+    tower = SiglipVisionModel.from_pretrained(spec.image_tower, image_size=wanted.image_size)
+    headless = dataclasses.replace(tower.config, vision_use_head=False)
+    if wanted not in (tower.config, headless):
+        raise ConfigError(f"model.config.vision_config must be that of model.image_tower, {tower.config}, got {wanted}")
+    weights = tower.state_dict().items()
+    fresh.load_state_dict(
+        {name: value for name, value in weights if wanted.vision_use_head or not name.startswith("head.")}
+    )
+
+
 def check_vocabulary(processor: SiglipProcessor, config: SiglipConfig) -> None:
     """Raise ConfigError if the vocabulary has more pieces than the text tower has rows."""
     pieces, rows = processor.tokenizer.vocab_size, config.text_config.vocab_size

@@ -86,6 +86,9 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
         (["classify", "a", "--labels", "x", "--top", "-1"], "argument --top: expected a whole number >= 1, got '-1'"),
         (["classify", "a", "--labels", "x", "--template", "y"], "argument --template: 'y' has no {} for the label"),
         (["classify", "a", "--labels", "x", "--sheet", "y.jpg"], "argument --sheet: 'y.jpg' does not end in .png"),
+        (["search", "x", "--sheet", "y.jpg"], "argument --sheet: 'y.jpg' does not end in .png"),
+        (["data", "stats", "a", "--sheet", "y.jpg"], "argument --sheet: 'y.jpg' does not end in .png"),
+        (["explain", "a", "--texts", "x", "--out", "y.jpg"], "argument --out: 'y.jpg' does not end in .png"),
         (["data", "stats", "a", "--sheat", "x"], "no option '--sheat'; did you mean '--sheet'?"),
         (["data", "pack", "a", "b", "--sheat", "x"], "no option '--sheat'"),  # --sheet would be refused
         (["classify", "a", "--labels", "x", "--quux"], "no option '--quux'"),

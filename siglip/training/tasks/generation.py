@@ -15,13 +15,13 @@ from siglip.config_paligemma import PaliGemmaConfig
 from siglip.data import Batch, Source
 from siglip.distributed import all_gather, world_size
 from siglip.errors import BrokenSample, ConfigError, DataError
-from siglip.model import PaliGemmaForConditionalGeneration, SiglipVisionModel
+from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, generate
 from siglip.processing import AnyProcessor, PaliGemmaProcessor, SiglipImageProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.lora import add_low_rank
-from siglip.training.setup import choose_trainable, fresh_processor
+from siglip.training.setup import choose_trainable, fresh_processor, take_image_tower
 from siglip.training.tasks.task import broken_among, held_out_batches
 from siglip.training.towers import hold_back, spread
 
@@ -44,7 +44,8 @@ class GenerationTask:
             images, tokenizer = SiglipImageProcessor(settings), processor.tokenizer
         else:
             assert isinstance(spec.config, PaliGemmaConfig)
-            model = _fresh(spec.config, config)
+            model = PaliGemmaForConditionalGeneration(spec.config, generator=torch.Generator().manual_seed(config.seed))
+            take_image_tower(model.vision_tower, spec)
             fresh = fresh_processor(spec, spec.config)
             images, tokenizer = fresh.image_processor, fresh.tokenizer
         processor = PaliGemmaProcessor(images, tokenizer, model.config.vision_config.num_patches)
@@ -207,21 +208,6 @@ class _SuffixLoss(nn.Module):
         if self._locked:
             self.model.vision_tower.eval()
         return self
-
-
-def _fresh(shape: PaliGemmaConfig, config: TrainConfig) -> PaliGemmaForConditionalGeneration:
-    model = PaliGemmaForConditionalGeneration(shape, generator=torch.Generator().manual_seed(config.seed))
-    if config.model.image_tower is not None:
-        size = shape.vision_config.image_size
-        tower = SiglipVisionModel.from_pretrained(config.model.image_tower, image_size=size)
-        if replace(tower.config, vision_use_head=False) != shape.vision_config:
-            raise ConfigError(
-                f"model.config.vision_config must be that of model.image_tower, {tower.config}, "
-                f"got {shape.vision_config}"
-            )
-        weights = {name: value for name, value in tower.state_dict().items() if not name.startswith("head.")}
-        model.vision_tower.load_state_dict(weights)
-    return model
 
 
 def _check_tokens(processor: PaliGemmaProcessor, config: PaliGemmaConfig) -> None:

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from siglip.config import SiglipConfig
 from siglip.data import Batch, Source
 from siglip.distributed import all_gather, all_gather_object, rank, world_size
-from siglip.errors import BrokenSample, ConfigError, clip
+from siglip.errors import BrokenSample, clip
 from siglip.evaluation.metrics import recall_at
 from siglip.evaluation.retrieval import matches, search
 from siglip.losses import ring_sigmoid_loss
-from siglip.model import SiglipModel, SiglipVisionModel
+from siglip.model import SiglipModel
 from siglip.processing import AnyProcessor, SiglipProcessor
 from siglip.training.accumulate import accumulate
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
-from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
+from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint, take_image_tower
 from siglip.training.tasks.task import broken_among, held_out_batches
 from siglip.training.towers import Pairs, Towers, hold_back, spread
 
@@ -42,7 +42,9 @@ class PairTask:
             model, processor = from_checkpoint(SiglipModel, spec)
         else:
             assert isinstance(spec.config, SiglipConfig)
-            model, processor = _fresh(spec.config, config), fresh_processor(spec, spec.config)
+            model = SiglipModel(spec.config, generator=torch.Generator().manual_seed(config.seed))
+            take_image_tower(model.vision_model, spec)
+            processor = fresh_processor(spec, spec.config)
         if spec.initial_bias is not None:
             nn.init.constant_(model.logit_bias, spec.initial_bias)
         check_vocabulary(processor, model.config)
@@ -147,17 +149,3 @@ class PairTask:
 
     def baseline(self, source: Source) -> dict[str, float]:
         return {}
-
-
-def _fresh(shape: SiglipConfig, config: TrainConfig) -> SiglipModel:
-    model = SiglipModel(shape, generator=torch.Generator().manual_seed(config.seed))
-    if config.model.image_tower is not None:
-        size = shape.vision_config.image_size
-        tower = SiglipVisionModel.from_pretrained(config.model.image_tower, image_size=size)
-        if tower.config != shape.vision_config:
-            raise ConfigError(
-                f"model.config.vision_config must be that of model.image_tower, {tower.config}, "
-                f"got {shape.vision_config}"
-            )
-        model.vision_model = tower
-    return model

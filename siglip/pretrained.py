@@ -296,7 +296,7 @@ class PretrainedModel:
         left_out = {
             f"{name}.weight"
             for name, part in module.named_modules()
-            if exclude_embeddings and type(part).__name__ == "Embedding"
+            if exclude_embeddings and any(kind.__name__ == "Embedding" for kind in type(part).__mro__)
         }
         return sum(
             weight.numel()

@@ -194,6 +194,10 @@ def test_saving_refuses_what_it_does_not_do(
 
 def test_what_scripts_ask_a_model_and_its_inputs(tiny_model: SiglipModel) -> None:
     assert tiny_model.num_parameters() == sum(weight.numel() for weight in tiny_model.parameters())
+    tables = [weight.numel() for name, weight in tiny_model.named_parameters() if name.endswith("_embedding.weight")]
+    convolution = tiny_model.vision_model.embeddings.patch_embedding.weight.numel()
+    without = tiny_model.num_parameters() - sum(tables) + convolution
+    assert tiny_model.num_parameters(exclude_embeddings=True) == without
     tiny_model.text_model.requires_grad_(False)
     assert tiny_model.num_parameters(only_trainable=True) < tiny_model.num_parameters()
     tiny_model.gradient_checkpointing_enable()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from siglip.config_paligemma import GemmaConfig
-from siglip.model.layers import attend, gelu_of, lecun_normal_
+from siglip.model.layers import attend, gelu_of, is_heard, lecun_normal_
 
 # of the table: larger values start far from the uniform guess, since table and output head are one
 _TABLE_STD = 0.02
@@ -230,23 +230,27 @@ class GemmaDecoder(nn.Module):
         """What the head reads, and every layer's input if asked for; a cache takes the tokens and counts them.
 
         Token q may see token k where `mask` is true (None: everywhere), k counting from the first one in the cache.
-        With `wanted` only the token at that place of each row comes out, and the last layer works for it alone.
+        With `wanted` only the token at that place of each row comes out, and the last layer works for it alone, unless
+        hooks look at the layers.
         """
         half = self.config.head_dim // 2
         steps = torch.arange(half, device=positions.device, dtype=torch.float32) / half
         angles = positions[:, None, :, None].float() * self.config.rope_theta**-steps
         turn = angles.cos(), angles.sin()
         x, states = embeds, [embeds]
+        late = wanted is not None and is_heard(self)
         for index, layer in enumerate(self.layers):
             memory = None if cache is None else (cache, index)
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(layer, x, turn, mask, use_reentrant=False)
             else:
-                x = layer(x, turn, mask, memory, wanted if index + 1 == len(self.layers) else None)
+                x = layer(x, turn, mask, memory, wanted if index + 1 == len(self.layers) and not late else None)
             states.append(x)
         if cache is not None:
             cache.filled += embeds.shape[1]
         x = self.norm(x)
+        if late and wanted is not None:
+            x = _at(x, wanted)
         # as transformers does: the last state is the one behind the last norm
         return x, (*states[:-1], x) if output_hidden_states else None
 

@@ -140,7 +140,22 @@ def _is_watched(layer: nn.Module, output: Tensor) -> bool:
     if torch.is_grad_enabled() or tracing or output.device.type != "cpu":
         return True
     # a hook, or what was put in the place of `layer` (an adapter)
-    return type(layer) is not nn.Linear or bool(vars(layer)["_forward_hooks"]) or bool(_EVERY_MODULES_HOOKS)
+    return type(layer) is not nn.Linear or is_heard(layer)
+
+
+def is_heard(module: nn.Module) -> bool:
+    """Whether hooks, or functions put in the place of a `forward`, see what `module` or a part of it gives."""
+    return bool(_EVERY_MODULES_HOOKS) or any(
+        "forward" in state or state["_forward_hooks"] or state["_forward_pre_hooks"]
+        for state in map(vars, module.modules())
+    )
+
+
+class PositionTable(nn.Embedding):
+    """One row for each position; all of them are taken every time."""
+
+    def forward(self) -> Float[Tensor, "positions width"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.weight
 
 
 def gelu_form(hidden_act: str) -> str:

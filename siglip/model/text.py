@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipTextConfig
 from siglip.errors import PreparationError, ShapeError
-from siglip.model.layers import EVERY_TOKEN, Encoder, global_state_kept, lecun_normal_
+from siglip.model.layers import EVERY_TOKEN, Encoder, PositionTable, global_state_kept, is_heard, lecun_normal_
 from siglip.pretrained import PretrainedModel
 from siglip.types import TowerOutput, for_scripts
 
@@ -19,7 +19,7 @@ class TextEmbeddings(nn.Module):
     def __init__(self, config: SiglipTextConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.position_embedding = PositionTable(config.max_position_embeddings, config.hidden_size)
         for table in (self.token_embedding, self.position_embedding):
             nn.init.normal_(table.weight, std=1.0 / math.sqrt(config.hidden_size), generator=generator)
 
@@ -30,7 +30,7 @@ class TextEmbeddings(nn.Module):
                 f"this text tower reads exactly {context_length} tokens, got {input_ids.shape[-1]}: the embedding is "
                 "taken at the last, padded position; prepare texts with the checkpoint's processor"
             )
-        return self.token_embedding(input_ids) + self.position_embedding.weight
+        return self.token_embedding(input_ids) + self.position_embedding()
 
 
 class SiglipTextModel(nn.Module, PretrainedModel):
@@ -60,11 +60,12 @@ class SiglipTextModel(nn.Module, PretrainedModel):
         """Token features and pooled vector. `input_ids` must be context length wide, as the tokenizer makes them.
 
         With `last_token_only` the last layer works for the pooled token alone and the features are of that one token:
-        the same vector for 7 % less work in twelve layers. Hidden states need all tokens and overrule it.
+        the same vector for 7 % less work in twelve layers. Hidden states and hooks need all tokens and overrule it.
         Raises ShapeError for another width, PreparationError for an attention mask.
         """
         forbid_attention_mask(attention_mask)
-        wanted = slice(-1, None) if last_token_only and not output_hidden_states else EVERY_TOKEN
+        needs_all = not last_token_only or output_hidden_states or is_heard(self)
+        wanted = EVERY_TOKEN if needs_all else slice(-1, None)
         x, states = self.encoder(self.embeddings(input_ids), bool(output_hidden_states), wanted)
         x = self.final_layer_norm(x)
         pooled = x[:, -1]

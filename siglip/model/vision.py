@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipVisionConfig
 from siglip.errors import ShapeError
-from siglip.model.layers import Encoder, MapHead, global_state_kept, lecun_normal_
+from siglip.model.layers import Encoder, MapHead, PositionTable, global_state_kept, lecun_normal_
 from siglip.pretrained import PretrainedModel
 from siglip.types import TowerOutput, for_scripts
 
@@ -45,7 +45,7 @@ class VisionEmbeddings(nn.Module):
         width, patch = config.hidden_size, config.patch_size
         self.image_size = config.image_size
         self.patch_embedding = nn.Conv2d(config.num_channels, width, kernel_size=patch, stride=patch)
-        self.position_embedding = nn.Embedding(config.num_patches, width)
+        self.position_embedding = PositionTable(config.num_patches, width)
         lecun_normal_(self.patch_embedding.weight, config.num_channels * patch**2, generator)
         assert self.patch_embedding.bias is not None
         nn.init.zeros_(self.patch_embedding.bias)
@@ -61,7 +61,7 @@ class VisionEmbeddings(nn.Module):
                 "prepare pictures with the checkpoint's processor, or pass interpolate_pos_encoding=True"
             )
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
-        positions = self.position_embedding.weight
+        positions = self.position_embedding()
         if interpolate_pos_encoding:
             positions = resize_position_embedding(positions, (patches.shape[2], patches.shape[3]), method="bicubic")
         # one token after the other in memory: sums keep the layout, so every layer would walk through it in strides

@@ -272,7 +272,7 @@ def measure(count: int, rounds: int, folder: Path, rclip: Path | None) -> tuple[
             "truth: catalogue and vectors, MB": [round(path.stat().st_size / 1e6) for path in sorted(kept)],
         }
         crc: list[int] = []
-        path = codes_file(folder, space)
+        path = codes_file(folder, replace(space, codes_rows=count))
         facts["codes built in CPU-s"] = round(timed(lambda: crc.append(build_codes(plain, path)[1])).cpu_s, 1)
         facts["codes MB"] = round(path.stat().st_size / 1e6, 1)
         vectors = Vectors(folder / space.vectors, DIM, count, codes=load_codes(path, count, crc[0]))

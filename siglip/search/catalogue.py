@@ -10,12 +10,13 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from siglip.errors import LibraryError
+from siglip.files import replacing
 
 FILE_NAME = "catalogue.db"
 SCHEMA_VERSION = 2
@@ -118,19 +119,20 @@ def seal(*values: Any) -> int:
     return zlib.crc32(repr(values).encode())
 
 
-def image_seal(values: Sequence[Any]) -> int:
-    """The seal of a picture's columns, from its digest to its error."""
-    return seal(*values)
-
-
 class Catalogue:
-    """One open connection; used from any thread. Raises LibraryError for what is no catalogue, or a damaged one."""
+    """One open connection; used from any thread. Raises LibraryError for what is no catalogue, or a damaged one.
+
+    With `create` it is made where there is none; hold `alone` meanwhile.
+    """
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         self.path = folder / FILE_NAME
         self.lock = threading.RLock()
         if not create and not self.path.is_file():
             raise LibraryError(f"{folder} holds no library of pictures; make one with `siglip index FOLDER`")
+        if create and not self.path.exists():
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(_empty())
         with self._told():
             self._db = sqlite3.connect(
                 self._address(), uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
@@ -150,25 +152,19 @@ class Catalogue:
     def _prepare(self, create: bool) -> None:
         self._db.execute("PRAGMA cell_size_check = ON")
         application, version = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _STAMPS)
-        if create and application == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            self._db.execute("PRAGMA journal_mode = WAL")
-            with self.writing():
-                if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process may be first
-                    for statement in filter(str.strip, _SCHEMA.split(";")):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif application != _APPLICATION:
+        if application != _APPLICATION:
             raise LibraryError(
                 f"{self.path} is no catalogue of pictures, or its first page is damaged; move the folder away and "
                 "index anew: your pictures are not in it"
             )
-        elif version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
             raise LibraryError(
                 f"{self.path} is of version {version}, this siglip knows version {SCHEMA_VERSION}; "
                 + ("install a newer siglip" if version > SCHEMA_VERSION else "move the folder away and index anew")
                 + ", or index into another folder with --library"
             )
+        if create:
+            self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
@@ -321,7 +317,7 @@ class Catalogue:
             "SET seconds=excluded.seconds, format=excluded.format, width=excluded.width, height=excluded.height, "
             "taken=excluded.taken, camera=excluded.camera, latitude=excluded.latitude, longitude=excluded.longitude, "
             "error=excluded.error, seal=excluded.seal",
-            [*values, image_seal(values)],
+            [*values, seal(*values)],
         )
         return self.rows("SELECT id FROM image WHERE digest = ? AND frame = ?", values[:2])[0][0]
 
@@ -354,7 +350,7 @@ class Catalogue:
         found: dict[int, Image] = {}
         damaged = 0
         for number, digest, *rest, stored in self.rows_for(f"SELECT {_IMAGE}, seal FROM image WHERE id IN KEYS", ids):
-            if image_seal((digest, *rest)) == stored:
+            if seal(digest, *rest) == stored:
                 found[number] = image_of(number, digest, *rest)
             else:
                 damaged += 1
@@ -372,6 +368,13 @@ class Catalogue:
             else:
                 damaged += 1
         return found, damaged
+
+
+def _empty() -> bytes:
+    """The file of a catalogue without rows. One that is there is whole: a kill never leaves a part of one."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(f"{_SCHEMA} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION};")
+        return db.serialize()
 
 
 def image_of(number: int, digest: bytes, *rest: Any) -> Image:

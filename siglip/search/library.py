@@ -96,8 +96,9 @@ class Library:
         if place.exists() and not place.is_dir():
             raise LibraryError(f"{place} is a file; a library is a folder")
         if place.is_dir() and not (place / "catalogue.db").exists() and any(place.iterdir()):
-            ours = {"lock", "thumbs.db", "thumbs.db-wal", "thumbs.db-shm"}
-            if any(entry.name not in ours for entry in place.iterdir()):
+            # what is left when a first run is killed
+            ours = ("lock", "thumbs.db", ".catalogue.db.")
+            if any(not entry.name.startswith(ours) for entry in place.iterdir()):
                 raise LibraryError(
                     f"{place} is a folder with other things and no library; name an empty or a new folder, and the "
                     "folders with pictures to `siglip index`"

@@ -175,8 +175,8 @@ class Searcher:
 
 
 def codes_file(folder: Path, space: Space) -> Path:
-    """Where the codes of a space lie."""
-    return folder / f"codes-{space.id}.tv"
+    """Where the codes of a space lie; those of more rows lie beside them until the catalogue names them."""
+    return folder / f"codes-{space.id}-{space.codes_rows}.tv"
 
 
 def by_date(hits: Sequence[Hit]) -> list[Hit]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float16
 
-from siglip.search.catalogue import Catalogue, Space, image_seal, seal
+from siglip.search.catalogue import Catalogue, Space, seal
 from siglip.search.encoder import Encoder
 from siglip.search.null import Gumbel, Null, fit_null, names_of_things
 from siglip.search.searching import Searcher, codes_file
@@ -111,6 +111,7 @@ def check(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool) -> tuple[list[
                 mended.append(f"the search codes of {space.model} are damaged or missing; they are made anew")
                 if not dry_run:
                     refresh_codes(catalogue, replace(space, codes_rows=0, codes_crc=0), None)
+                    sweep(catalogue)
     if thumbs.path.exists() and not thumbs.healthy():
         mended.append("thumbnails are damaged; they are made anew when needed")
         if not dry_run:
@@ -125,7 +126,7 @@ def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
         for number, *row, stored in catalogue.rows("SELECT id, path, size, mtime_ns, digest, seal FROM file")
         if seal(*row) != stored
     ]
-    images = [(row[0],) for row in catalogue.rows("SELECT * FROM image") if image_seal(row[1:-1]) != row[-1]]
+    images = [(row[0],) for row in catalogue.rows("SELECT * FROM image") if seal(*row[1:-1]) != row[-1]]
     queries = [
         (space, text)
         for space, text, vector, stored in catalogue.rows("SELECT space, text, vector, seal FROM query")
@@ -177,11 +178,12 @@ def refresh_codes(catalogue: Catalogue, space: Space, embedder: "Embedder | None
     """
     if not has_engine() or space.rows <= EXACT_ROWS:
         return
-    path = codes_file(catalogue.path.parent, space)
-    if space.codes_rows and space.rows - space.codes_rows <= EXACT_ROWS and is_as_written(path, space.codes_crc):
+    folder = catalogue.path.parent
+    enough = space.codes_rows and space.rows - space.codes_rows <= EXACT_ROWS
+    if enough and is_as_written(codes_file(folder, space), space.codes_crc):
         return
     plain = Vectors(_file(catalogue, space), space.dim, space.rows)
-    codes, crc = build_codes(plain, path)
+    codes, crc = build_codes(plain, codes_file(folder, replace(space, codes_rows=len(plain))))
     vectors = Vectors(_file(catalogue, space), space.dim, space.rows, codes=codes)
     chosen = np.random.default_rng(1).permutation(len(vectors))[:_PROBES]
     probes = [vectors.take(np.sort(chosen))]
@@ -236,7 +238,7 @@ def sweep(catalogue: Catalogue) -> None:
     """Remove files of vectors and codes that nothing names, such as a kill leaves behind; the writer alone may."""
     folder = catalogue.path.parent
     used = {name for space in catalogue.spaces() for name in (space.vectors, codes_file(folder, space).name)}
-    for pattern in ("vectors-*.f16", "codes-*.tv", ".codes-*.tmp"):
+    for pattern in ("vectors-*.f16", "codes-*.tv", ".codes-*.tmp", ".catalogue.db.*.tmp"):
         for path in folder.glob(pattern):
             if path.name not in used:
                 path.unlink(missing_ok=True)

@@ -141,7 +141,7 @@ def test_damaged_codes_are_not_used_and_made_anew(photos: Path, make: Make, monk
         assert library.status().coded == 12
         right = keys(library.search("blocks", top=50))
         folder = library.folder
-    codes = folder / "codes-1.tv"
+    codes = folder / "codes-1-12.tv"
     kept = codes.read_bytes()
     for how in ("emptied", "cut", "flipped", "gone"):
         codes.unlink() if how == "gone" else damage(codes, how, random.Random(how))

@@ -47,10 +47,11 @@ def open_source(
     - A .csv, .tsv, .jsonl, .json or .parquet file, or a folder with metadata.csv or metadata.jsonl; picture paths count
       from its folder, and `columns` names its columns where they cannot be told. `file.json#val` takes the rows whose
       column "split" is val, `#train+restval` those of two. Among .json files are COCO's captions, Karpathy's split, and
-      VQAv2's questions with the file of answers beside them; "question" and "answers" may also be columns.
+      VQAv2's questions with the file of answers beside them.
     - A folder of pictures with captions beside them (a.jpg and a.txt or a.json), else with one folder for each class.
     - A `datasets.Dataset`, or the folder that its `save_to_disk` wrote.
 
+    A row of shards, tables and `datasets` may hold a "question" and "answers" in place of a caption.
     Where there are classes and no captions, the class name put into each of `templates` is the caption; `label_names`
     are the class names where the data have only numbers. `window` is how many shards to shuffle over at a time; by
     default all local ones, 16 remote ones. `store` is where unpacked and fetched shards are kept. Raises DataError

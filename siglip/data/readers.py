@@ -49,8 +49,6 @@ def column_of(rows: list[Row] | ArrowRows, name: str | None) -> list[Any]:
 def read_table(path: Path, part: str | None) -> list[Row] | ArrowRows:
     """The rows of a file whose suffix is in TABLE_SUFFIXES; with `part`, those whose column "split" says so."""
     rows = _READERS[path.suffix.lower()](path)
-    if isinstance(rows, list):
-        rows = [_asked(row) if "question" in row and {"answers", "answer"} & row.keys() else row for row in rows]
     splits = [str(value) for value in column_of(rows, "split") if value is not None]
     names = list(dict.fromkeys(splits))
     if part is None:
@@ -64,21 +62,6 @@ def read_table(path: Path, part: str | None) -> list[Row] | ArrowRows:
             f"{path} has no part {clip(repr(missing[0]))}: it {there}; write {path.name}#PART with one of its parts"
         )
     return [rows[index] for index in range(len(rows)) if str(rows[index].get("split")) in wanted]
-
-
-def _asked(row: Row) -> Row:
-    """A row with a question and "answers" (one or several, texts or objects with one), as prefix, captions and answers.
-
-    The prefix is what PaliGemma was taught for questions; "answers" keep what each person said, also repeated.
-    """
-    given = row.get("answers", row.get("answer"))
-    listed = given if isinstance(given, list) else [given]
-    answers = [item.get("answer") if isinstance(item, dict) else item for item in listed]
-    texts = [item for item in answers if isinstance(item, str) and item.strip()]
-    question = row["question"]
-    prefix = f"answer en {question.strip()}" if isinstance(question, str) and question.strip() else ""
-    usual = [text for text, _ in Counter(texts).most_common()]
-    return {"prefix": prefix, **row, "captions": usual, "answers": texts}
 
 
 # ---- separated values

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from siglip.data.order import Order, epoch_order
-from siglip.data.source import Sample, digest, text_of, usable_captions
+from siglip.data.source import Sample, as_prompt, digest, text_of, usable_captions
 from siglip.data.store import PARTS, ShardStore
 from siglip.data.tables import class_captions
 from siglip.errors import BrokenSample, DataError, clip
@@ -75,10 +75,12 @@ class ShardSource:
         facts = _facts(parts.get("json", b"{}"), name)
         label = _label(parts.get("cls", b""), facts, name)
         concept = facts.get("concept")
+        captions = self._captions(_text(parts.get("txt", b""), name), facts, label)
+        facts, answers = as_prompt(facts, any(captions))
         return Sample(
             name=name,
             image=parts.get("image"),
-            captions=usable_captions(name, self._captions(_text(parts.get("txt", b""), name), facts, label), facts),
+            captions=usable_captions(name, captions if answers is None else answers, facts),
             label=label,
             concept=concept if isinstance(concept, str) else None,
             facts=facts,

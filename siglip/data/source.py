@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -122,6 +123,32 @@ def usable_captions(name: str, captions: Sequence[Any], facts: Mapping[str, Any]
         missing = "answer" if facts.get("question") is not None else "suffix" if facts.get("prefix") else "caption"
         raise BrokenSample(name, f"it has no {missing}")
     return kept
+
+
+def as_prompt(row: Mapping[str, Any], text: Any) -> tuple[Mapping[str, Any], list[Any] | None]:
+    """A row with a question, as one with a prefix; and its answers, the most frequent first, else None.
+
+    Answers stand in "answers" or "answer": one or several, texts or objects with one; "answers" then holds what each
+    person said, also repeated. Where there are none, `text`, which the row says otherwise, is the answer. The prefix is
+    what PaliGemma was taught for questions, unless the row brings its own. A row with a text and an empty question, as
+    tables have that hold captions and questions, is no question.
+    """
+    question, given = row.get("question"), row.get("answers")
+    given = row.get("answer") if given is None else given
+    if question is None:
+        return row, None
+    words = question.strip() if isinstance(question, str) else ""
+    if not given and text:
+        rest = {key: row[key] for key in row if key not in ("question", "answers", "answer")}
+        return ({**row, "prefix": row.get("prefix") or f"answer en {words}"} if words else rest), None
+    if isinstance(given, Mapping):
+        # what `datasets` makes of a list of objects
+        given = given.get("answer")
+    listed = given if isinstance(given, list | tuple) else [given]
+    answers = [item.get("answer") if isinstance(item, Mapping) else item for item in listed]
+    texts = [item for item in answers if isinstance(item, str) and item.strip()]
+    prefix = row.get("prefix") or (f"answer en {words}" if words else "")
+    return {**row, "prefix": prefix, "answers": texts}, [text for text, _ in Counter(texts).most_common()]
 
 
 def digest(parts: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from siglip.data.order import Order, epoch_order
 from siglip.data.readers import CAPTION_NAMES, IMAGE_NAMES, LABEL_NAMES, ArrowRows, Row, column_of, read_table
-from siglip.data.source import Sample, digest, text_of, usable_captions
+from siglip.data.source import Sample, as_prompt, digest, text_of, usable_captions
 from siglip.download import data_uri_bytes, download, is_data_uri
 from siglip.errors import BrokenSample, DataError, DownloadError, clip
 from siglip.fields import checked
@@ -39,18 +39,20 @@ class Columns:
     fetch: bool = False
 
     def found_in(self, names: Sequence[str], where: str) -> "Columns":
-        """The same with every None decided; raises DataError without a picture, or with neither caption nor class."""
+        """The same with every None decided; raises DataError without a picture, or with no caption, answer or class."""
         for given in (self.image, self.caption, self.label):
             if given is not None and given not in names:
                 raise DataError(f"{where} has no column {clip(repr(given))}, only {', '.join(names)}")
         image = self.image or _first(IMAGE_NAMES, names)
         caption = self.caption or _first(CAPTION_NAMES, names)
         label = self.label or _first(LABEL_NAMES, names)
-        if image is None or (caption is None and label is None):
+        asks = "question" in names and ("answers" in names or "answer" in names)
+        if image is None or (caption is None and label is None and not asks):
             raise DataError(
                 f"{where} has the columns {', '.join(names)}; expected one with pictures (such as 'image') and one "
-                "with captions or classes (such as 'caption', 'label'); name yours: --column image=NAME on the command "
-                "line, --set data.columns.image=NAME for a recipe, columns=Columns(image=...) in Python"
+                "with captions or classes (such as 'caption', 'label'), or 'question' and 'answers'; name yours: "
+                "--column image=NAME on the command line, --set data.columns.image=NAME for a recipe, "
+                "columns=Columns(image=...) in Python"
             )
         return replace(self, image=image, caption=caption, label=label)
 
@@ -85,6 +87,7 @@ class TableSource:
     def sample(self, index: int, *, image: bool = True) -> Sample:
         """The sample of row `index`. Raises BrokenSample if it has no picture or no caption."""
         row, columns = self._rows[index], self._columns
+        row, answers = as_prompt(row, row.get(columns.caption or ""))
         picture = row.get(columns.image or "")
         name = f"row-{index:08d}"
         if isinstance(picture, str) and picture and not is_data_uri(picture):
@@ -98,7 +101,7 @@ class TableSource:
         return Sample(
             name=name,
             image=self._image(picture, name) if image else None,
-            captions=usable_captions(name, self._captions(row, name, label), row),
+            captions=usable_captions(name, self._captions(row, name, label) if answers is None else answers, row),
             label=label,
             concept=concept if isinstance(concept, str) else None,
             facts={
@@ -227,13 +230,14 @@ def _joined_by_picture(rows: list[Row], image: str, caption: str) -> list[Row]:
     """
     joined: dict[Any, dict[str, Any]] = {}
     for number, row in enumerate(rows):
-        given = row.get(caption)
-        captions = given if isinstance(given, list) else [given]
-        picture = row.get(image)
-        is_joined = isinstance(picture, str) and "answers" not in row and row.get("question") is None
-        key = (picture, repr(row.get("prefix"))) if is_joined else number
-        first = joined.setdefault(key, {**row, caption: []})
-        first[caption] = [*first[caption], *captions]
+        given, picture, question = row.get(caption), row.get(image), row.get("question")
+        # a caption in a table that also holds questions has an empty one
+        is_caption = question is None or (given and not str(question).strip())
+        if not isinstance(picture, str) or not is_caption or row.get("answers"):
+            joined[number] = dict(row)
+            continue
+        first = joined.setdefault((picture, repr(row.get("prefix"))), {**row, caption: []})
+        first[caption] += given if isinstance(given, list) else [given]
     return list(joined.values())
 
 

@@ -1,13 +1,18 @@
 """Tables of every kind give every row, whole and right, or say which row and what to do about it."""
 
 import base64
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from siglip.data import Columns, open_source
+from siglip.data import Columns, Source, open_source
 from siglip.errors import BrokenSample, DataError, SiglipWarning
 from tests.data.conftest import png
 from tests.data.test_open import colour_of, facts_of, save
@@ -305,6 +310,68 @@ def test_a_row_without_text_is_told_what_it_lacks(folder: Path, name: str, conte
         except BrokenSample as error:
             reasons.append(error.reason)
     assert reasons == [f"it has no {what}" for what in missing]
+
+
+MIXED = [
+    {"image": "1.png", "prefix": "caption en", "suffix": "one"},
+    {"image": "1.png", "question": "what?", "answers": ["b", "a", "a"]},
+    {"image": "1.png", "question": "how?", "answers": ["so"]},
+    {"image": "1.png", "prefix": "caption en", "suffix": "first"},
+    {"image": "2.png", "question": "why?", "prefix": "question en why?", "answers": ["now"]},
+    {"image": "2.png", "question": "where?", "suffix": "there"},
+]
+# every row with every column, as Parquet has them
+FILLED = [{key: row.get(key) for key in ("image", "question", "answers", "prefix", "suffix")} for row in MIXED]
+PROMPTS = [
+    ("answer en how?", ("so",), ["so"]),
+    ("answer en what?", ("a", "b"), ["b", "a", "a"]),
+    ("answer en where?", ("there",), None),
+    ("caption en", ("one", "first"), None),
+    ("question en why?", ("now",), ["now"]),
+]
+
+
+def prompts(source: Source) -> list[tuple[str, tuple[str, ...], Any]]:
+    samples = [source.sample(index) for index in range(len(source))]
+    # a row whose question is empty asks none
+    assert all(sample.facts.get("question") or "question" not in sample.facts for sample in samples)
+    return sorted((item.facts["prefix"], item.captions, item.facts.get("answers")) for item in samples)
+
+
+def test_questions_and_captions_share_a_table(folder: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(FILLED), folder / "a.parquet")
+    for path in (write(folder / "a.json", MIXED), write(folder / "b.json", FILLED), folder / "a.parquet"):
+        assert prompts(open_source(path)) == PROMPTS
+    cells = "image,question,answer,prefix,suffix\n1.png,what?,a,,\n1.png,,,caption en,one\n1.png,,,caption en,first\n"
+    expected = [("answer en what?", ("a",), ["a"]), ("caption en", ("one", "first"), None)]
+    assert prompts(open_source(write(folder / "a.csv", cells))) == expected
+
+
+def test_questions_are_read_where_rows_hold_their_pictures(folder: Path) -> None:
+    """In Parquet, `datasets` and shards, which join no rows."""
+    expected = [*PROMPTS[:3], ("caption en", ("first",), None), ("caption en", ("one",), None), PROMPTS[4]]
+    held = [{**row, "image": {"bytes": (folder / str(row["image"])).read_bytes()}} for row in FILLED]
+    pq.write_table(pa.Table.from_pylist(held), folder / "a.parquet")
+    assert prompts(open_source(folder / "a.parquet")) == expected
+    assert prompts(open_source(datasets.Dataset.from_list(held))) == expected
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for number, row in enumerate(MIXED):
+            for suffix, content in (("png", png(1)), ("json", json.dumps(row).encode())):
+                member = tarfile.TarInfo(f"{number}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert prompts(open_source(folder / "a.tar")) == expected
+
+
+def test_questions_alone_need_no_column_of_captions(folder: Path) -> None:
+    """Objects with an answer each, as VQAv2 has them, also as `datasets` turns them into columns."""
+    rows = [{"image": "1.png", "question": "what?", "answers": [{"answer": "a", "id": 1}, {"answer": "b", "id": 2}]}]
+    columns = [{**rows[0], "answers": {"answer": ["a", "b"], "id": [1, 2]}}]
+    for given in (rows, columns):
+        expected = [("answer en what?", ("a", "b"), ["a", "b"])]
+        assert prompts(open_source(write(folder / "a.json", given))) == expected
+        held = [{**row, "image": str(folder / "1.png")} for row in given]
+        assert prompts(open_source(datasets.Dataset.from_list(held))) == expected
 
 
 def test_a_prefix_that_is_no_text_makes_its_row_broken_and_no_other(folder: Path) -> None:

@@ -77,7 +77,7 @@ class _Parser:
             if match is None:
                 at = len(self.text) - len(self.text[place:].lstrip())
                 raise InputError(
-                    f"--where: {clip(repr(self.text[at:][:20]))} is nothing a filter knows; write for example {EXAMPLE}"
+                    f"where: {clip(repr(self.text[at:][:20]))} is nothing a filter knows; write for example {EXAMPLE}"
                 )
             kind = str(match.lastgroup)
             found.append(_Token(kind, match.group(kind), match.start(kind)))
@@ -94,9 +94,7 @@ class _Parser:
             if self.token.kind != "end"
             else "the end"
         )
-        return InputError(
-            f"--where {clip(repr(self.text))}: expected {expected}, got {got}; write for example {EXAMPLE}"
-        )
+        return InputError(f"where {clip(repr(self.text))}: expected {expected}, got {got}; write for example {EXAMPLE}")
 
     def word(self, *words: str) -> bool:
         """Step over one of these words, or not."""
@@ -119,7 +117,7 @@ class _Parser:
 
     def single(self, depth: int) -> str:
         if depth > _MOST_DEEP:
-            raise InputError(f"--where: more than {_MOST_DEEP} brackets within one another")
+            raise InputError(f"where: more than {_MOST_DEEP} brackets within one another")
         if self.word("not"):
             # what is unknown is not so: without this, NOT of a missing date would hold for no picture
             return f"(NOT coalesce({self.single(depth + 1)}, 0))"
@@ -137,7 +135,7 @@ class _Parser:
         if name not in COLUMNS:
             near = difflib.get_close_matches(name, COLUMNS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(COLUMNS)}"
-            raise InputError(f"--where: no column {clip(repr(self.token.text))}; {hint}")
+            raise InputError(f"where: no column {clip(repr(self.token.text))}; {hint}")
         self.next += 1
         column, kind = COLUMNS[name]
         if self.word("is"):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -79,7 +80,7 @@ class Service:
         add_page(app)
         self._add_errors(app)
         describe(app, with_keys=bool(keys))
-        self.asgi: ASGIApp = Guard(app, self.metrics, keys=keys, names=names)
+        self.asgi: ASGIApp = Guard(app, self.metrics, methods=partial(_allowed, app), keys=keys, names=names)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
@@ -139,16 +140,17 @@ class Service:
         @app.exception_handler(RequestValidationError)
         async def invalid(_: Request, error: Exception) -> JSONResponse:
             assert isinstance(error, RequestValidationError)
-            first = error.errors()[0]
-            param = ".".join(str(word) for word in first["loc"][1:])
-            return _told(400, f"{param or 'body'}: {first['msg']}", "invalid", param or None)
+            message, param = _wrong(error)
+            return _told(400, f"{param or 'body'}: {message}", "invalid", param or None)
 
         @app.exception_handler(HTTPException)
         async def other(request: Request, error: Exception) -> JSONResponse:
             assert isinstance(error, HTTPException)
             if error.status_code == 404:
                 return _told(404, "nothing is at this path; /openapi.json describes all routes", "not_found")
-            told = _told(error.status_code, str(error.detail), "invalid")
+            # FastAPI says 400 of a body only where it could not be read at all
+            unread = "the body is no JSON that can be read; send one object, in UTF-8"
+            told = _told(error.status_code, unread if error.status_code == 400 else str(error.detail), "invalid")
             if error.status_code == 405:
                 told.headers["allow"] = ", ".join(_allowed(app, request.url.path))
             return told
@@ -165,10 +167,40 @@ class Service:
         _ = bad, refused, invalid, other, gone, ours
 
 
+def _wrong(error: RequestValidationError) -> tuple[str, str]:
+    """What is wrong in a request, and in which field."""
+    found: dict[tuple[bool, int, str], list[str]] = {}
+    for one in error.errors():
+        kind, message = one["type"], one["msg"]
+        if kind == "json_invalid":
+            return f"no JSON: {one['ctx']['error']} at character {one['loc'][-1]}", ""
+        place = _place(one, error.body)
+        is_plain = kind not in ("extra_forbidden", "missing")
+        message = "Input should be an object" if kind.startswith("model_") else message
+        found.setdefault((is_plain, len(place), ".".join(place)), []).append(message)
+    # of a field that may be several things all errors are told, and the innermost are nearest to what was meant
+    best = max(found, key=lambda rank: rank[:2])
+    return ", or ".join(dict.fromkeys(found[best])), best[2]
+
+
+def _place(error: dict[str, Any], body: Any) -> list[str]:
+    """Where an error is, in words of the request: pydantic adds the names of its types."""
+    source, *words = error["loc"]
+    if source != "body":
+        return list(map(str, words))
+    place: list[str] = []
+    for word in words:
+        if isinstance(word, int) if isinstance(body, list) else isinstance(body, dict) and word in body:
+            place.append(str(word))
+            body = body[word]
+    return [*place, str(words[-1])] if error["type"] == "missing" and words else place
+
+
 def _allowed(app: FastAPI, path: str) -> list[str]:
     """The methods of all routes that lie at a path."""
     routes = [route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
-    return sorted({method for route in routes for method in route.methods or ()})
+    methods = {method for route in routes for method in route.methods or ()}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _told(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:

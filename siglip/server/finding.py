@@ -16,7 +16,7 @@ from siglip.search.browsing import progress
 from siglip.search.duplicates import Duplicates, find_duplicates
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.searching import by_date
-from siglip.search.where import parse_where
+from siglip.search.where import Where, parse_where
 from siglip.server import answers, messages
 from siglip.server.answers import a_file, as_described
 from siglip.server.comparing import Comparing
@@ -97,8 +97,7 @@ class Finding:
         return {**_without(asdict(found), "folder", "rescored", "coded"), "indexing": indexing}
 
     def _similar(self, body: SearchRequest, digest: str) -> list[Hit]:
-        library = self.library
-        condition = parse_where(body.where) if body.where is not None else None
+        library, condition = self.library, condition_of(body.where)
         with library.catalogue.reading():
             rows = library.catalogue.rows(
                 "SELECT v.row FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND i.digest = ? "
@@ -114,7 +113,7 @@ class Finding:
         return by_date(hits) if body.sort == "date" else hits
 
     async def _found(self, body: SearchRequest, request: Request) -> list[Hit]:
-        condition = parse_where(body.where) if body.where is not None else None
+        condition = condition_of(body.where)
         like, not_like = messages.names_of(body.like), messages.names_of(body.not_like)
         words = parse_query(body.query) if body.query is not None else []
         # on the command line these are files and addresses; a client may name neither
@@ -152,6 +151,14 @@ class Finding:
         names = ("catalogue.db", "catalogue.db-wal")
         files = [self.library.folder / name for name in names]
         return [(file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files]
+
+
+def condition_of(where: str | None) -> Where | None:
+    """A filter. Raises BadRequest."""
+    try:
+        return parse_where(where) if where is not None else None
+    except InputError as error:
+        raise BadRequest(str(error), "where") from error
 
 
 async def answered(work: Callable[[], Awaitable[T]]) -> T:

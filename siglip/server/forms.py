@@ -15,6 +15,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from siglip.server.messages import MAX_ITEMS
 
+# no route takes more than two full lists and some fields beside; each list has its own limit
+_MOST_PARTS = 2 * MAX_ITEMS + 200
+
 
 class _InMemory(MultiPartParser):
     # the body is in memory already, and bounded there: nothing goes to a disk
@@ -30,7 +33,7 @@ async def as_json(body: bytes, content_type: str) -> bytes:
 
     headers = Headers({"content-type": content_type})
     try:
-        form = await _InMemory(headers, stream(), max_files=MAX_ITEMS, max_fields=MAX_ITEMS).parse()
+        form = await _InMemory(headers, stream(), max_files=_MOST_PARTS, max_fields=_MOST_PARTS).parse()
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         raise ValueError(getattr(error, "message", "the form is damaged")) from error
     values: defaultdict[str, list[Any]] = defaultdict(list)

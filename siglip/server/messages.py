@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 
 MAX_ITEMS = 1024
+# of a conversation, which must hold one item in the end
+_MOST_PARTS = 16
 T = TypeVar("T")
 Text = Annotated[str, Field(min_length=1, max_length=100_000)]
 _UpTo16 = Annotated[list[Text], Field(min_length=1, max_length=16)]
@@ -50,7 +52,7 @@ class Part(BaseModel):
 
 class Chat(BaseModel):
     role: str = "user"
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(max_length=_MOST_PARTS)]
 
 
 class PictureItem(BaseModel):
@@ -85,8 +87,8 @@ Texts = Annotated[_UpToAll, BeforeValidator(_as_list, json_schema_input_type=Tex
 class EmbeddingsRequest(_Strict):
     """`input` as OpenAI's, with pictures as {"image": "data:..."} or all of them by `modality`; or one `messages`."""
 
-    input: Item | list[Item] | None = None
-    messages: list[Chat] | None = None
+    input: Item | Annotated[list[Item], Field(max_length=MAX_ITEMS)] | None = None
+    messages: Annotated[list[Chat], Field(max_length=_MOST_PARTS)] | None = None
     modality: Literal["text", "image"] = "text"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None

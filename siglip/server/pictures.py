@@ -17,7 +17,7 @@ from siglip.search import Library
 from siglip.search.browsing import Contents, browse, contents, original, picture
 from siglip.server import answers
 from siglip.server.answers import a_file, as_described
-from siglip.server.finding import Digest, answered, record_of
+from siglip.server.finding import Digest, answered, condition_of, record_of
 from siglip.server.messages import BadRequest, ListRequest, ZipRequest
 
 # what every browser shows; anything else is sent as WebP of at most so many pixels a side
@@ -65,6 +65,7 @@ def add_pictures(app: FastAPI, library: Library) -> None:
 
 
 def _listed(library: Library, asks: ListRequest) -> Any:
+    condition_of(asks.where)
     return browse(library, where=asks.where, order=asks.order, top=asks.top, page=asks.page)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import signal
 import socket
 import time
@@ -23,6 +24,8 @@ _MAX_HEAD_BYTES = 2**16
 _DRAIN_S = 60
 # how long those that watch /readyz have to see that it is over, before the door closes
 _NOTICE_S = 5.0
+# what a client has sent by the moment the door closes is still read
+_LAST_WORD_S = 0.5
 
 
 class _Impatient(HttpToolsProtocol):
@@ -30,6 +33,7 @@ class _Impatient(HttpToolsProtocol):
 
     _head_due: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _is_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -49,6 +53,13 @@ class _Impatient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._forget()
         super().on_headers_complete()
+        if self._is_ending:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Called when the door closes. uvicorn alone would cut off a request that was sent and is not read yet."""
+        self._is_ending = True
+        self.loop.call_later(_LAST_WORD_S, super().shutdown)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
@@ -102,11 +113,12 @@ def serve(service: Service, *, host: str, port: int, told: Callable[[str], Any])
     """Answer until SIGTERM or Ctrl-C, then finish what was taken on. `told` gets the address. Raises OSError."""
     # what strangers write is not for the log, nor for Python's list of warnings given, which only grows
     warnings.simplefilter("ignore", SiglipWarning)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         service.asgi,
         http=_Impatient,
         ws="none",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=15,

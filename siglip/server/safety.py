@@ -13,7 +13,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,12 @@ LOG = logging.getLogger("siglip.server")
 MAX_BODY_BYTES = 2**26
 MAX_BYTES_IN_FLIGHT = 2**29
 BODY_TIMEOUT_S = 30.0
+# how long a refused body is still taken in and thrown away: a client that sends first and reads then would else see a
+# broken connection and never why
+_LINGER_S = 2.0
 
+# a value in JSON takes memory of up to a hundred times its bytes; no route takes as many
+_MOST_VALUES = 10_000
 _FORM = "multipart/form-data"
 _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
@@ -74,10 +80,19 @@ class Guard:
 
     Without `keys` everybody who reaches the service may ask. `names` are the host names, beside localhost and plain
     addresses, that a request may be meant for: a web page that gave itself a name of this machine is turned away.
+    `methods` tells those of a path.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, keys: Sequence[str] = (), names: Sequence[str] = ()) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        methods: Callable[[str], Collection[str]],
+        keys: Sequence[str] = (),
+        names: Sequence[str] = (),
+    ) -> None:
+        self._app, self._metrics, self._methods = app, metrics, methods
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._names = {"localhost", *(name.lower() for name in names)}
         self._bytes_in_flight = 0
@@ -105,12 +120,13 @@ class Guard:
             await request.refuse(_Refusal(500, f"internal error; the log tells more under {request.id}", "internal"))
         finally:
             # the pattern of the route, which FastAPI leaves here, and not what the client wrote
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(request.scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, str(request.status or 499)).inc()
             self._metrics.request_seconds.labels(route).observe(time.monotonic() - request.start)
 
     def _check(self, request: "_Request") -> None:
-        if not self._is_ours(request.header(b"host")):
+        hosts = request.headers(b"host")
+        if not hosts or not all(map(self._is_ours, hosts)):
             raise _Refusal(421, "this service does not answer to that host name; start it with --name", "host")
         if self._keys and request.scope["path"] != "/livez":
             digest = hashlib.sha256(_key_of(request.header(b"authorization"))).digest()
@@ -124,7 +140,8 @@ class Guard:
             raise _Refusal(403, "pages of other sites may not use this service", "origin")
         # a form that such a page may send without asking has another type, if it has anything in it
         empty = request.header(b"content-length") == "0"
-        if request.scope["method"] == "POST" and not empty and request.media_type() not in ("application/json", _FORM):
+        plain = request.scope["method"] == "POST" and request.media_type() not in ("application/json", _FORM)
+        if plain and not empty and "POST" in self._methods(request.scope["path"]):
             raise _Refusal(415, f"send JSON as application/json, or files as {_FORM}", "content_type")
 
     def _is_ours(self, host: str) -> bool:
@@ -140,23 +157,56 @@ class Guard:
         return True
 
     async def _answer(self, request: "_Request") -> None:
+        if request.scope["method"] == "HEAD":
+            # answered as GET; the server, which has the scope as it was, leaves the body out
+            request.scope = {**request.scope, "method": "GET"}
         if request.scope["method"] not in ("POST", "PUT", "PATCH"):
             await self._app(request.scope, request.receive_body_of(b""), request.send)
             return
-        # room for the whole body is taken before the first byte is read
-        room = request.announced_bytes()
-        if room > MAX_BODY_BYTES:
-            raise _Refusal(413, f"the body has {room} bytes, the limit is {MAX_BODY_BYTES}; send less", "too_large")
-        if self._bytes_in_flight + room > MAX_BYTES_IN_FLIGHT:
-            raise _Refusal(429, "too much is being read; try again in a second", "bytes_in_flight")
-        self._bytes_in_flight += room
+        announced = request.announced_bytes()
+        if announced > MAX_BODY_BYTES:
+            message = f"the body has {announced} bytes, the limit is {MAX_BODY_BYTES}; send less"
+            raise _Refusal(413, message, "too_large")
+        self._check_room(announced)
+        taken = 0
+
+        def take(count: int) -> None:
+            # what has come is counted, and not what is announced: eight clients that say much and send nothing would
+            # else keep all others out
+            nonlocal taken
+            self._check_room(count)
+            self._bytes_in_flight += count
+            taken += count
+
         try:
-            body = await request.body()
+            body = await request.body(take)
             if request.media_type() == _FORM:
                 body = await _written_as_json(request, body)
+            else:
+                _check_json(body)
             await self._app(request.scope, request.receive_body_of(body), request.send)
         finally:
-            self._bytes_in_flight -= room
+            self._bytes_in_flight -= taken
+
+    def _check_room(self, count: int) -> None:
+        if self._bytes_in_flight + count > MAX_BYTES_IN_FLIGHT:
+            raise _Refusal(429, "too much is being read; try again in a second", "bytes_in_flight")
+
+
+def _check_json(body: bytes) -> None:
+    """Turn away what would cost too much to be read at all."""
+    if b"\0" in body:  # as UTF-16 has it, which Python would read too
+        raise _Refusal(400, "the body is no JSON in UTF-8", "invalid")
+    if _marks(body) <= _MOST_VALUES:
+        return
+    # all of them may stand in texts: without escapes, every other quote ends a string
+    parts = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * _MOST_VALUES)
+    if len(parts) > 4 * _MOST_VALUES or sum(map(_marks, parts[::2])) > _MOST_VALUES:
+        raise _Refusal(413, f"the body holds more than {_MOST_VALUES} values; send less", "too_large")
+
+
+def _marks(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 async def _written_as_json(request: "_Request", form: bytes) -> bytes:
@@ -198,20 +248,24 @@ class _Request:
         self.id = secrets.token_hex(8)
         self.start = time.monotonic()
         self.status = 0
+        self._body_is_read = False
         scope.setdefault("state", {})["request_id"] = self.id
 
+    def headers(self, name: bytes) -> list[str]:
+        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name]
+
     def header(self, name: bytes) -> str:
-        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
+        return next(iter(self.headers(name)), "")
 
     def media_type(self) -> str:
         return self.header(b"content-type").split(";")[0].strip().lower()
 
     def announced_bytes(self) -> int:
         length = self.header(b"content-length")
-        return int(length) if length.isascii() and length.isdigit() else MAX_BODY_BYTES
+        return int(length) if length.isascii() and length.isdigit() else 0
 
-    async def body(self) -> bytes:
-        """All of it, within the limits of size and time."""
+    async def body(self, take: Callable[[int], None]) -> bytes:
+        """All of it, within the limits of size and time; `take` is told of each part, and may raise _Refusal."""
         parts = bytearray()
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -219,10 +273,13 @@ class _Request:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
                         raise _Answered
-                    parts += message.get("body", b"")
+                    part = message.get("body", b"")
+                    take(len(part))
+                    parts += part
                     if len(parts) > MAX_BODY_BYTES:
                         raise _Refusal(413, f"the body passes {MAX_BODY_BYTES} bytes; send less", "too_large")
                     if not message.get("more_body"):
+                        self._body_is_read = True
                         return bytes(parts)
         except TimeoutError:
             raise _Refusal(408, f"the body took more than {BODY_TIMEOUT_S:g} seconds", "slow_body") from None
@@ -261,4 +318,13 @@ class _Request:
         ways = (b"Bearer", b'Basic realm="siglip: any name, and a key as password"')
         headers += [(b"www-authenticate", way) for way in ways] if refusal.status == 401 else []
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                await self._discard_body()
+        await self._send({"type": "http.response.body"})
+
+    async def _discard_body(self) -> None:
+        while not self._body_is_read:
+            message = await self._receive()
+            self._body_is_read = message["type"] == "http.disconnect" or not message.get("more_body")

@@ -83,10 +83,13 @@ def _form(body: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, field in model["properties"].items():
         words = str(field)
+        ways = field.get("anyOf", [field])
         if "PictureItem" in words or "WeightedPicture" in words:
-            files = {"type": "array", "items": _FILE}
-            fields[name] = {"anyOf": [files, _FILE]} if "'array'" in words else _FILE
+            lists = [{**way, "items": _FILE} for way in ways if way.get("type") == "array"]
+            fields[name] = {"anyOf": [*lists, _FILE]}
         elif "$ref" not in words:
-            fields[name] = field
+            # a form has no way to say null: the field is left out
+            said = [way for way in ways if way != {"type": "null"}]
+            fields[name] = {**field, "anyOf": said} if "anyOf" in field else field
     required = [name for name in model.get("required", ()) if name in fields]
     return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}

@@ -5,7 +5,8 @@ import base64
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,18 @@ def embedder() -> Embedder:
 @pytest.fixture(scope="session")
 def server(embedder: Embedder) -> Iterator[Running]:
     yield from running(Service(embedder, "nano", limits=Limits(max_waiting=64)))
+
+
+def head(length: int | None, *more: str) -> bytes:
+    """That of a request for embeddings."""
+    lines = ["POST /v1/embeddings HTTP/1.1", "Host: localhost", "Content-Type: application/json", *more]
+    lines += [] if length is None else [f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)

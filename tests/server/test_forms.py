@@ -56,6 +56,7 @@ def test_files_and_fields_of_a_form_are_answered_as_the_same_json(server: Runnin
         (_TYPE, _form(("input", "a"))[:-10] * 2),
         ("multipart/form-data", _form(("input", "a"))),
         (_TYPE, _form(*[("input", "a")] * 2000)),
+        (_TYPE, _form(*[("input", "a")] * 5000)),
         (_TYPE, _form(("input", "a"), ("modle", "nano"))),
         (_TYPE, _form(("", b"x"))),
         ("multipart/form-data; boundary=\xff", b""),
@@ -64,3 +65,18 @@ def test_files_and_fields_of_a_form_are_answered_as_the_same_json(server: Runnin
 def test_a_damaged_form_is_a_400(server: Running, kind: str, body: bytes) -> None:
     status, answer, _ = server.ask("/v1/embeddings", body, Content_Type=kind)
     assert status == 400 and answer["error"]["message"]
+
+
+def test_a_form_holds_as_much_as_the_same_json(server: Running) -> None:
+    parts = [("labels", f"label {number}") for number in range(1024)] + [("templates", f"{n} {{}}") for n in range(4)]
+    form = _form(("images", "no picture"), *parts, ("top", "3"))
+    status, answer, _ = server.ask("/v1/classify", form, Content_Type=_TYPE)
+    assert (status, answer["error"]["param"]) == (400, "images.0")
+
+
+def test_the_description_of_a_form_knows_no_null_and_as_many_pictures_as_the_json(server: Running) -> None:
+    parts = server.ask("/openapi.json")[1]["paths"]["/v1/caption"]["post"]["requestBody"]["content"]
+    fields = parts["multipart/form-data"]["schema"]["properties"]
+    file = {"type": "string", "format": "binary"}
+    assert fields["images"] == {"anyOf": [{"type": "array", "minItems": 1, "maxItems": 1024, "items": file}, file]}
+    assert fields["model"]["anyOf"] == [{"type": "string"}]

@@ -108,7 +108,7 @@ def test_good_requests_are_answered_as_described(described: Running, schema: sch
 def test_every_other_method_of_a_described_path_is_a_405_that_names_those_it_has(described: Running) -> None:
     digest = described.ask("/v1/pictures")[1]["data"][0]["id"]
     for path, ways in described.ask("/openapi.json")[1]["paths"].items():
-        allowed = {way.upper() for way in ways}
+        allowed = {way.upper() for way in ways} | ({"HEAD"} if "get" in ways else set())
         for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - allowed:
             body = {} if method in ("POST", "PUT", "PATCH") else None
             status, _, told = described.ask(path.format(digest=digest), body, method=method)

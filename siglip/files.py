@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 _STAGING = ".siglip-staging"
 _COMMITTED = ".siglip-committed"
 _OBSOLETE = ".obsolete"
+_TEMPORARY = re.compile(r"\..*\.tmp")
 
 
 def existing(word: str | Path) -> Path | None:
@@ -35,17 +37,30 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with named_in_errors(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            flush(temporary)
+            temporary.replace(target)
+            flush(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Generator[None, None, None]:
+    """Let an OSError that names no file, as that of a full disk, or a temporary one, name `path`."""
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        flush(temporary)
-        temporary.replace(target)
-        flush(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes) else None
+        if error.errno is not None and (named is None or _TEMPORARY.fullmatch(named)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """A crash at any moment of a write leaves the previous state or the new one, never a mixture."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,17 @@ def test_an_error_while_writing_one_file_leaves_it_as_it_was(folder: Path) -> No
         temporary.write_text("after")
         1 / 0  # noqa: B018
     assert contents(folder) == BEFORE
+
+
+def test_an_error_names_the_file_that_was_to_be_written_and_no_temporary_one(folder: Path) -> None:
+    (folder / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        write_text(folder / "taken", "text")
+    assert error.value.filename == str(folder / "taken")
+    for named, told in ((None, "both"), (str(folder / "other"), "other")):
+        with pytest.raises(OSError, match="No space left") as full, replacing(folder / "both"):
+            raise OSError(errno.ENOSPC, "No space left on device", named)
+        assert full.value.filename == str(folder / told)
 
 
 def test_files_are_readable_as_any_other_file_is(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -156,7 +157,9 @@ def _copies(library: Library, digests: list[str], images: dict[str, Image]) -> d
     found: dict[str, list[Copy]] = {}
     for digest, places in paths.items():
         for place in map(os.fsdecode, places):
-            size = Path(place).stat().st_size if Path(place).exists() else 0
+            size = 0  # of what is gone by now, or may not be looked at
+            with suppress(OSError):
+                size = Path(place).stat().st_size
             image = images[digest]
             found.setdefault(digest, []).append(
                 Copy(path=place, digest=digest, width=image.width or 0, height=image.height or 0, bytes=size)

@@ -157,7 +157,8 @@ def _parts(path: Path) -> Iterator[_Part]:
             raise InputError(f"{path} holds no folder img_emb with vectors; expected the layout of clip-retrieval")
         file, _ = vector_files(path)
         if not file.exists():
-            raise InputError(f"no file or folder {path}; name a folder with img_emb, or what `siglip embed` wrote")
+            what = f"{path} holds no vectors" if path.exists() else f"no file or folder {path}"
+            raise InputError(f"{what}; name a folder with img_emb, or what `siglip embed` wrote")
         embeddings = Embeddings.load(path)
         if embeddings.kind != "image":
             raise InputError(f"{file} holds vectors of texts; a library takes those of pictures")

@@ -283,6 +283,8 @@ def compare(
         report.notes.append(f"{root}: {told} are passed over; pip install 'siglip[media]' to index them")
     report.found += count
     report.failed.update(walk.failed)
+    if str(root) in walk.failed:
+        return None
     if not count and present:
         what = "is empty" if root.exists() else "is not there"
         report.notes.append(

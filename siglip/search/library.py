@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -270,7 +270,7 @@ class Library:
 
     def check(self, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
         """Read everything against its checksums; see `upkeep.check`."""
-        with alone(self.folder):
+        with nullcontext() if dry_run else alone(self.folder):
             return check(self.catalogue, self.thumbs, dry_run=dry_run)
 
     def prune(self, *, dry_run: bool = False) -> int:

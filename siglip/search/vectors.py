@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
-from siglip.files import replacing
+from siglip.files import named_in_errors, replacing
 
 EXACT_ROWS = 20_000
 # so few rows left by a filter cost less one by one than a scan of all codes
@@ -33,7 +33,7 @@ Found = tuple[Int64[np.ndarray, " found"], Float32[np.ndarray, " found"]]
 def append(path: Path, rows: int, vectors: Float32[np.ndarray, "n dim"]) -> Float16[np.ndarray, "n dim"]:
     """Write vectors behind the first `rows` rows, cutting off what lies there, and wait until they are on disk."""
     stored = np.ascontiguousarray(vectors, dtype="<f2")
-    with path.open("r+b" if path.exists() else "x+b") as file:
+    with named_in_errors(path), path.open("r+b" if path.exists() else "x+b") as file:
         file.seek(rows * stored.shape[1] * 2)
         file.truncate()
         file.write(stored.tobytes())

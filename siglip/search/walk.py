@@ -44,7 +44,12 @@ class Walk:
 
     def __iter__(self) -> Generator[list[Found], None, None]:
         """The files of one folder after the other."""
-        if not self.root.is_dir():
+        try:
+            folder = stat.S_ISDIR(self.root.stat().st_mode)
+        except OSError as error:
+            self._tell(os.fsencode(self.root), error)
+            return
+        if not folder:
             yield list(self._file(os.fsencode(self.root)))
             return
         entered: set[tuple[int, int]] = set()

@@ -2,7 +2,9 @@
 
 import difflib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from siglip.errors import InputError, clip
@@ -31,6 +33,7 @@ _TOKEN = re.compile(
     r"""|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\)|,))"""
 )
 _COMPARE = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_TIME = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?")
 _MOST_DEEP = 50
 EXAMPLE = "taken >= 2024-01-01 and width > 1000"
 
@@ -183,11 +186,8 @@ class _Parser:
             if isinstance(value, int) and abs(value) >= 2**63:
                 raise self.wrong("a number below 9e18")
         elif kind == "time":
-            if token.kind == "number" and re.fullmatch(r"\d{4}", text):
-                value = text
-            elif re.fullmatch(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?)?)?)?", text):
-                value = text.replace(" ", "T")
-            else:
+            value = text.replace(" ", "T")
+            if not _is_time(value):
                 raise self.wrong("a time such as 2024, 2024-05, 2024-05-31 or '2024-05-31 18:20'")
         elif token.kind != "text":
             raise self.wrong("a text in quotes, such as '%holiday%'")
@@ -196,3 +196,12 @@ class _Parser:
         self.next += 1
         self.values.append(value)
         return "?"
+
+
+def _is_time(text: str) -> bool:
+    """Whether a time begins like this: there is no 2024-13, and no 2023-02-29."""
+    if _TIME.fullmatch(text):
+        with suppress(ValueError):
+            datetime.fromisoformat(text + "0001-01-01T00:00:00"[len(text) :])
+            return True
+    return False

@@ -14,6 +14,7 @@ import pytest
 
 from siglip.errors import LibraryError, UnreadableImage
 from siglip.search import Library, indexing, reading
+from siglip.search.duplicates import find_duplicates
 from siglip.search.reading import hash_file, read_file
 from tests.search.conftest import CountingEmbedder, draw
 
@@ -46,7 +47,7 @@ def test_a_full_disk_is_one_clear_error_and_the_library_answers_and_goes_on_when
         before = [hit.path for hit in library.search("blocks")]
         left = shutil.disk_usage(small_disk).free
         (small_disk / "other").write_bytes(bytes(left - 4096))
-        with pytest.raises((OSError, LibraryError), match=r"No space left|disk"):
+        with pytest.raises((OSError, LibraryError), match=r"No space left.*(catalogue\.db|vectors-1\.f16)"):
             library.index([photos])
         assert [hit.path for hit in library.search("blocks")] == before
         (small_disk / "other").unlink()
@@ -183,10 +184,27 @@ def test_what_may_not_be_read_or_written_is_told_and_loses_nothing(embedder: Cou
                 assert len(library.search("blocks")) == len(library.search("what was never asked")) == 4
                 with pytest.raises(PermissionError, match="lock"):
                     library.index()
+                assert library.check(dry_run=True) == ([], [])
 
         (place / "photos" / "a").chmod(0)
         assert as_nobody(closed_pictures) == 0
         (place / "photos" / "a").chmod(0o755)
+        shutil.copy(place / "photos" / "a" / "0.png", place / "photos" / "b" / "copy.png")
+        with Library.open(place / "library", model=embedder) as library:
+            library.index([place / "photos" / "b", place / "photos"])
+        (place / "photos").chmod(0)
+
+        def closed_root() -> None:
+            """Nothing is concluded from it, and what is known of its pictures is of use."""
+            with Library.open(place / "library", model=embedder) as library:
+                report = library.index()
+                assert report.failed == dict.fromkeys(map(str, (place / "photos" / "b", place / "photos")),
+                                                      "Permission denied")  # fmt: skip
+                assert (report.gone, report.notes) == (0, [])
+                assert len(find_duplicates(library)) == 1
+
+        assert as_nobody(closed_root) == 0
+        (place / "photos").chmod(0o755)
         for path in (place / "library").iterdir():
             path.chmod(0o444)
         (place / "library").chmod(0o555)
@@ -194,6 +212,6 @@ def test_what_may_not_be_read_or_written_is_told_and_loses_nothing(embedder: Cou
         for path in (place / "library", *(place / "library").iterdir()):
             path.chmod(0o755)
         with Library.open(place / "library", model=embedder) as library:
-            assert library.index().unchanged == 4
+            assert library.index().unchanged == 5
     finally:
         shutil.rmtree(place)

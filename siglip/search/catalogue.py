@@ -119,6 +119,16 @@ def seal(*values: Any) -> int:
     return zlib.crc32(repr(values).encode())
 
 
+def address_of(file: Path) -> str:
+    """SQLite makes a log beside a file; where it cannot and there is none, it must be told to do without.
+
+    What another user writes is then not seen until the file is opened again.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    written = log.exists() and log.stat().st_size > 0
+    return file.absolute().as_uri() + ("" if written or os.access(file.parent, os.W_OK) else "?immutable=1")
+
+
 class Catalogue:
     """One open connection; used from any thread. Raises LibraryError for what is no catalogue, or a damaged one.
 
@@ -135,19 +145,9 @@ class Catalogue:
                 temporary.write_bytes(_empty())
         with self._told():
             self._db = sqlite3.connect(
-                self._address(), uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                address_of(self.path), uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
             self._prepare(create)
-
-    def _address(self) -> str:
-        """SQLite makes a log beside the file; where it cannot and there is none, it must be told to do without.
-
-        What another user writes is then not seen until the catalogue is opened again.
-        """
-        address = self.path.absolute().as_uri()
-        log = self.path.with_name(f"{FILE_NAME}-wal")
-        written = log.exists() and log.stat().st_size > 0
-        return address if written or os.access(self.path.parent, os.W_OK) else f"{address}?immutable=1"
 
     def _prepare(self, create: bool) -> None:
         self._db.execute("PRAGMA cell_size_check = ON")

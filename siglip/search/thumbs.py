@@ -1,5 +1,6 @@
 """Thumbnails by digest, in a file that may be thrown away: bounded, and made anew when damaged."""
 
+import os
 import sqlite3
 import threading
 import zlib
@@ -7,6 +8,8 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from siglip.search.catalogue import address_of
 
 FILE_NAME = "thumbs.db"
 LIMIT_BYTES = 2**31
@@ -63,7 +66,7 @@ class Thumbs:
 
     def healthy(self) -> bool:
         """Whether the file can be read throughout; nothing is changed."""
-        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(self.path)) as db:
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(address_of(self.path), uri=True)) as db:
             rows = db.execute("SELECT digest, frame, data, crc FROM thumb")
             sealed = all(crc == _seal(digest, frame, data) for digest, frame, data, crc in rows)
             return sealed and db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -96,10 +99,11 @@ class Thumbs:
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
-            self._db = sqlite3.connect(self.path, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute(_SCHEMA)
+            self._db = sqlite3.connect(address_of(self.path), uri=True, check_same_thread=False)
+            if os.access(self.path.parent, os.W_OK):
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = OFF")
+                self._db.execute(_SCHEMA)
         return self._db
 
 

@@ -90,7 +90,7 @@ class Classifier:
     def _probabilities(self, pixels: UInt8[np.ndarray, "batch size size_ 3"]) -> Float32[np.ndarray, "batch classes"]:
         with torch.inference_mode():
             logits = self._copy.classifier(self._features(pixels)).float()
-        kind = self.model.config.problem_type
+        kind = self.model.problem_type
         if kind != "regression":
             logits = logits.sigmoid() if kind == "multi_label_classification" else logits.softmax(dim=1)
         return logits.cpu().numpy()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from siglip import Classifier, SiglipForImageClassification, SiglipProcessor, pipeline
@@ -121,6 +122,23 @@ def test_several_labels_are_judged_each_for_itself_and_numbers_stay_numbers(
     with torch.no_grad():
         scores = model(processor(Image.open(pictures[0]), return_tensors="pt").pixel_values).logits
     np.testing.assert_allclose(row, finish(scores)[0].numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("problem_type", [None, "regression"])
+def test_one_score_is_a_regression_as_in_transformers(
+    folder: Path, pictures: list[str], problem_type: Any, tmp_path: Path
+) -> None:
+    model = SiglipForImageClassification.from_pretrained(folder, num_labels=1, problem_type=problem_type)
+    torch.nn.init.normal_(model.classifier.weight, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path)
+    processor = SiglipProcessor.from_pretrained(folder).image_processor
+    pixels = processor([Image.open(picture) for picture in pictures[:2]], return_tensors="pt").pixel_values
+    peer: Any = transformers.SiglipForImageClassification.from_pretrained(tmp_path).eval()
+    for given in ([1.5, -2.0], [0, 0], [[0.5], [3.0]]):
+        ours, theirs = (each(pixels, labels=torch.tensor(given)).loss for each in (model, peer))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    ((_, row),) = Classifier(model, processor, dtype="float32").stream_probabilities(pictures[:1])
+    np.testing.assert_allclose(row, model(pixels[:1]).logits[0].detach().numpy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Loader:
         if settings.batch_size > len(source) and rank == 0:
             warn(
                 f"a batch of {settings.batch_size} holds more samples than the {len(source)} there are: some are in it "
-                "more than once, and pairs then count as wrong answers of themselves; take a smaller batch"
+                "more than once, and then a caption is a wrong answer to its own picture; take a smaller batch"
             )
         self._source, self._settings = source, settings
         self._rank, self._world_size = rank, world_size

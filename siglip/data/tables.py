@@ -13,7 +13,7 @@ from siglip.data.order import Order, epoch_order
 from siglip.data.readers import CAPTION_NAMES, IMAGE_NAMES, LABEL_NAMES, ArrowRows, Row, column_of, read_table
 from siglip.data.source import Sample, as_prompt, digest, text_of, usable_captions
 from siglip.download import data_uri_bytes, download, is_data_uri
-from siglip.errors import BrokenSample, DataError, DownloadError, clip
+from siglip.errors import BrokenSample, DataError, DownloadError, clip, warn
 from siglip.fields import checked
 
 
@@ -188,6 +188,7 @@ def open_table(
     names = rows.table.column_names if isinstance(rows, ArrowRows) else list(dict.fromkeys(chain.from_iterable(rows)))
     columns = columns.found_in(names, str(path))
     labels = sorted({label for label in column_of(rows, columns.label) if isinstance(label, str)})
+    _check_numbers(path, [label for label in column_of(rows, columns.label) if type(label) is int], label_names)
     state = None
     if isinstance(rows, ArrowRows):
         state = f"{path.name} {path.stat().st_size}"
@@ -195,6 +196,17 @@ def open_table(
         rows = _joined_by_picture(rows, str(columns.image), columns.caption)
     names = labels or label_names
     return TableSource(rows, columns, folder=path.parent, label_names=names, templates=templates, state=state)
+
+
+def _check_numbers(path: Path, numbers: Sequence[int], names: Sequence[str]) -> None:
+    """Classes that are numbers where names are given: raise or warn where these cannot belong to them."""
+    if not numbers or not names:
+        return
+    if max(numbers) >= len(names):
+        counted = "; they seem to count from 1, and must count from 0" if min(numbers) > 0 else ""
+        raise DataError(f"{path} has classes numbered up to {max(numbers)}, and {len(names)} have a name{counted}")
+    if min(numbers) > 0:
+        warn(f"{path}: no picture is of class 0, {clip(names[0])}; classes count from 0")
 
 
 def open_dataset(

@@ -1,9 +1,13 @@
 """Work done by other processes, in order, and the count of the samples it failed on."""
 
 import io
+import multiprocessing
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from siglip.errors import DataError, Failure, SiglipError
 
+# what people and job managers stop a run with, and send to every process of it
+_STOPS = {signal.SIGINT, signal.SIGTERM}
+
 # visits before which the share of broken samples is not judged
 _TOO_FEW = 1000
 
@@ -23,11 +30,13 @@ Made = TypeVar("Made")
 
 def in_workers(
     make: Callable[[Key], Made], keys: Iterable[Key], workers: int, *, pinned: bool = False
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """`make(key)` for every key, in order, by `workers` processes that run ahead (0: made here, when asked for).
 
     `make` must be picklable where the system does not fork. `pinned`: what is made has a method `pin_memory` to call.
-    Errors of this package arrive as they were raised. Results come through pipes, not through /dev/shm: containers
+    Errors of this package arrive as they were raised. A stop signal that reaches the workers too costs no result: they
+    end when this process says so, or is gone. Raises DataError if the system ends one, as it does where memory runs
+    out. Results come through pipes, not through /dev/shm: containers
     make that so small (Docker: 64 MB) that a batch of pictures does not fit, and what does not fit would never come.
     """
     loader = DataLoader(
@@ -41,11 +50,57 @@ def in_workers(
         # its own, or making an iterator would draw from the generator that a resumed run has just restored
         generator=torch.Generator(),
     )
-    for made in loader:
-        result = made.open() if isinstance(made, _Parcel) else made
+    with _stops_held_back():
+        iterator = iter(loader)
+    processes: Sequence[Any] = getattr(iterator, "_workers", ())
+    try:
+        yield from _opened(iterator)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        codes = [process.exitcode for process in processes if process.exitcode]
+        by = f" by {_named(codes[0])}" if codes else ""
+        raise DataError(
+            f"a data worker was ended{by}, as the system does when memory runs out; take fewer workers, smaller "
+            "batches, or a machine with more memory"
+        ) from error
+    finally:
+        if processes:
+            iterator._shutdown_workers()  # pyright: ignore
+        for process in processes:
+            process.kill()  # one that hangs where nothing else ends it
+
+
+def _opened(made: Iterable[Any]) -> Iterator[Any]:
+    for item in made:
+        result = item.open() if isinstance(item, _Parcel) else item
         if isinstance(result, SiglipError):
             raise result
         yield result
+
+
+@contextmanager
+def _stops_held_back() -> Generator[None, None, None]:
+    """Where workers start: a stop signal waits, and they never get one in Python's or the system's way."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    told = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) is not told:
+            # DataLoader's would raise anywhere in our code, also half way through an update; it looks itself, too
+            signal.signal(signal.SIGCHLD, told)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _named(exit_code: int) -> str:
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"exit code {exit_code}"
 
 
 class BrokenLedger:
@@ -122,11 +177,20 @@ def _start_worker(asker: int, _: int) -> None:
     # Ctrl-C and a stop signal to the whole group are for the process that asked, which ends us when it is ready
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_heed, args=(asker,), daemon=True).start()
     # killed while we started: the watchdog of DataLoader, which looks for the asker from now on, would miss that
-    if os.getppid() != asker:
+    if os.getppid() != asker and multiprocessing.get_start_method(allow_none=True) != "forkserver":
         os._exit(1)
     # tokenizers would warn of the fork, and its threads would only compete with the other workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _heed(asker: int) -> None:
+    """End when the process that asked says so. Others send their signal to it, too, and it still wants our results."""
+    while signal.sigwaitinfo(_STOPS).si_pid != asker:
+        pass
+    os._exit(0)
 
 
 def _unchanged(made: Made) -> Made:

@@ -75,11 +75,13 @@ def check_labels(pictures: Pictures, classes: Sequence[str]) -> None:
 def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np.ndarray, " labels"]:
     """The number in `classes` of each class of the data: by name, or by number where the data's names are numbers.
 
-    Names are equal whatever their case, and `_` is a space. Other names, if they are as many, are taken in their order,
-    such as ImageNet's folders n01440764 ..., unless that gives a class another class's name. Raises DataError for
-    names that fit in none of these ways.
+    Names are equal whatever their case, `_` is a space, and among numbers 07 is 7. Other names, if they are as many,
+    are taken in their order, such as ImageNet's folders n01440764 ..., unless that gives a class another class's name.
+    Raises DataError for names that fit in none of these ways.
     """
     theirs, ours = [plain_name(name) for name in label_names], [plain_name(name) for name in classes]
+    if all(name.isdecimal() for name in (*theirs, *ours)):
+        theirs, ours = [str(int(name)) for name in theirs], [str(int(name)) for name in ours]
     place = {name: number for number, name in reversed(list(enumerate(ours)))}
     in_order = np.arange(len(theirs))
     if theirs == ours:
@@ -87,7 +89,7 @@ def match_labels(label_names: Sequence[str], classes: Sequence[str]) -> Int64[np
     unknown = [name for name in theirs if name not in place]
     if not unknown:
         return np.array([place[name] for name in theirs], np.int64)
-    if all(name.isdecimal() for name in theirs):
+    if all(name.isdecimal() for name in theirs) and not all(name.isdecimal() for name in ours):
         numbers = [int(name) for name in theirs]
         if sorted(numbers) == list(range(1, len(ours))):
             raise DataError(

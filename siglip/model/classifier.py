@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from siglip.config import SiglipConfig
+from siglip.config import ProblemType, SiglipConfig
 from siglip.errors import ShapeError
 from siglip.model.layers import global_state_kept
 from siglip.model.vision import SiglipVisionModel
@@ -16,7 +16,7 @@ from siglip.pretrained import PretrainedModel
 from siglip.types import ImageClassifierOutput, for_scripts
 
 
-class SiglipForImageClassification(nn.Module, PretrainedModel):
+class SiglipForImageClassification(PretrainedModel, nn.Module):
     """Image tower, mean over patch tokens, one linear layer to the classes of `config.id2label`.
 
     The attention-pooling head is not part of it, so every parameter gets a gradient. The linear layer starts at zero,
@@ -47,8 +47,8 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         """Scores, and the loss if `labels` are given.
 
         `labels` are class indices [b] (cross-entropy), or zeros and ones [b, classes] (binary cross-entropy,
-        several labels a picture), or numbers [b, classes] (mean squared error) where
-        `config.problem_type` is "regression". Raises ShapeError for other shapes.
+        several labels a picture), or numbers [b, classes] (mean squared error) where `problem_type` is "regression".
+        Raises ShapeError for other shapes.
         """
         output = self.vision_model(
             pixel_values,
@@ -65,18 +65,24 @@ class SiglipForImageClassification(nn.Module, PretrainedModel):
         """What the linear layer reads: the mean of the patch tokens."""
         return self.vision_model(pixel_values).last_hidden_state.mean(dim=1)
 
+    @property
+    def problem_type(self) -> ProblemType | None:
+        """That of the configuration; where it leaves it open and there is one score, it is a regression."""
+        told = self.config.problem_type
+        return "regression" if told is None and self.config.num_labels == 1 else told
+
     def _loss(self, logits: Float[Tensor, "batch classes"], labels: Tensor) -> Float[Tensor, ""]:
-        if self.config.problem_type == "regression":
+        if self.problem_type == "regression":
             if labels.shape in (logits.shape, logits.squeeze(1).shape):
                 return F.mse_loss(logits.reshape(labels.shape), labels.float())
             raise ShapeError(f"regression learns one number a score, {list(logits.shape)}, got {list(labels.shape)}")
-        if labels.shape == logits.shape and self.config.problem_type != "single_label_classification":
+        if labels.shape == logits.shape and self.problem_type != "single_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.float())
         if labels.shape == logits.shape[:1] and not labels.is_floating_point():
             return F.cross_entropy(logits, labels)
         raise ShapeError(
             f"labels must be whole class numbers [{len(logits)}] or zeros and ones {list(logits.shape)}, "
-            f"got {labels.dtype} {list(labels.shape)} with problem_type={self.config.problem_type!r}"
+            f"got {labels.dtype} {list(labels.shape)} with problem_type={self.problem_type!r}"
         )
 
     @property

@@ -32,7 +32,7 @@ class Projector(nn.Module):
         return self.linear(x)
 
 
-class PaliGemmaForConditionalGeneration(nn.Module, PretrainedModel):
+class PaliGemmaForConditionalGeneration(PretrainedModel, nn.Module):
     """Writes what it sees: the prompt is picture and prefix, which see each other fully, the text after it is causal.
 
     `input_ids` are those of PaliGemmaProcessor: image tokens, BOS, prefix, separator, then in training the suffix and

@@ -33,7 +33,7 @@ class TextEmbeddings(nn.Module):
         return self.token_embedding(input_ids) + self.position_embedding()
 
 
-class SiglipTextModel(nn.Module, PretrainedModel):
+class SiglipTextModel(PretrainedModel, nn.Module):
     """Text tower: all tokens see each other and the padding; the last position is pooled and projected."""
 
     def __init__(self, config: SiglipTextConfig, *, generator: torch.Generator | None = None) -> None:

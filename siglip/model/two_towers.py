@@ -17,7 +17,7 @@ from siglip.pretrained import PretrainedModel
 from siglip.types import Features, SiglipOutput, TowerOutput, for_scripts
 
 
-class SiglipModel(nn.Module, PretrainedModel):
+class SiglipModel(PretrainedModel, nn.Module):
     """Image and text tower side by side, with temperature t = exp(logit_scale) and bias b.
 
     A fresh model starts with t = 10 and b = -10, as in the paper (Section 3.2); t is never clamped. The scale and the

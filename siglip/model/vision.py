@@ -68,7 +68,7 @@ class VisionEmbeddings(nn.Module):
         return (patches.flatten(2).transpose(1, 2) + positions).contiguous()
 
 
-class SiglipVisionModel(nn.Module, PretrainedModel):
+class SiglipVisionModel(PretrainedModel, nn.Module):
     """Image tower with attention pooling (`pooler_output`), or without a head if `vision_use_head` is false."""
 
     main_input_name: ClassVar[str] = "pixel_values"

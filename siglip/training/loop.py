@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from siglip.data import Batch, Loader, LoaderSettings, Source, open_source
 from siglip.distributed import all_gather_ints, init_from_environment, rank, shutdown, world_size
-from siglip.errors import TrainingError
+from siglip.errors import SiglipError, TrainingError
 from siglip.files import write_text
 from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
 from siglip.processing import AnyProcessor
@@ -71,8 +71,10 @@ class _Run:
         saved = claim(out, config, self._checkpoints, resume=resume)
         source = open_source(config.data.train, columns=config.data.columns)
         held_out = config.data.held_out
-        self._held_out = None if held_out is None else open_source(held_out, columns=config.data.columns)
         self._labels = list(source.label_names)
+        self._held_out = None
+        if held_out is not None:
+            self._held_out = open_source(held_out, columns=config.data.columns, label_names=self._labels)
         named = {"data.train": source} if self._held_out is None else {
             "data.train": source, "data.held_out": self._held_out,
         }  # fmt: skip
@@ -111,10 +113,7 @@ class _Run:
                         self._save()  # what it begins with may stay the best
                     self._judge(reporter)
                 if self._step < self._config.steps:
-                    for batch in self._loader:
-                        self._advance(batch, reporter)
-                        if self._step == self._config.steps:
-                            break
+                    self._learn(reporter)
                 self._checkpoints.wait()
                 exported = self._export()
             if reporter is not None:
@@ -123,6 +122,21 @@ class _Run:
         finally:
             if reporter is not None:
                 reporter.close()
+
+    def _learn(self, reporter: Reporter | None) -> None:
+        """The steps that are left. Where batches end too early, what was learned until then is saved."""
+        batches = iter(self._loader)
+        while self._step < self._config.steps:
+            try:
+                batch = next(batches)
+            except SiglipError:
+                # others may be within a step, and all save together
+                if reporter is not None and self._step and world_size() == 1:
+                    self._save()
+                    self._checkpoints.wait()
+                    reporter.say(f"step {self._step} is saved; --resume goes on from there")
+                raise
+            self._advance(batch, reporter)
 
     @contextmanager
     def _heeding_signals(self) -> Generator[None, None, None]:

@@ -60,7 +60,7 @@ class Reporter:
         numbers = {**numbers, "pairs_per_s": pairs_per_s}
         if self._bar.disable:
             left_s = (self._steps - step) * (now - self._began) / (step - self._start)
-            self._say(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left")
+            self.say(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left")
         self._write(step, numbers)
 
     def held_out(self, step: int, numbers: Numbers) -> None:
@@ -73,9 +73,9 @@ class Reporter:
         found = {f"held_out/{name}": value for name, value in numbers.items()}
         self._show({self._score.split("/")[-1]: f"{found[self._score]:.3f}"})
         shown = found if self._bar.disable else {self._score: found[self._score]}
-        self._say(f"step {step}  {_line(shown)}")
+        self.say(f"step {step}  {_line(shown)}")
         if "held_out/broken" in found:
-            self._say(f"{found['held_out/broken']:.0f} held-out samples are broken and were left out")
+            self.say(f"{found['held_out/broken']:.0f} held-out samples are broken and were left out")
         self._write(step, found)
 
     def conclude(self, exported: int) -> None:
@@ -83,7 +83,7 @@ class Reporter:
         rows: list[dict[str, int | float]] = [json.loads(line) for line in self._lines]
         found = {int(row["step"]): row[self._score] for row in rows if self._score in row}
         if self._wants_best and not found:
-            self._say(
+            self.say(
                 "export=best, but no data.held_out was given to choose by; the weights of the last step are exported"
             )
         if len(found) < 2 or 0 not in found:
@@ -97,21 +97,21 @@ class Reporter:
             words: rows[0][f"held_out/{key}"] for key, words in least.items() if f"held_out/{key}" in rows[0]
         }  # fmt: skip
         line += "".join(f"; {words}: {value:.4f}" for words, value in others.items())
-        self._say(line)
+        self.say(line)
         if exported == 0:
-            self._say(
+            self.say(
                 "no step was better than the start, so the start is exported. Lower optimizer.lr, or look at the data"
             )
         if after < before:
             step, best = max(found.items(), key=lambda pair: pair[1])
             where = "before training" if step == 0 else f"after step {step}, {best:.4f}"
-            self._say(
+            self.say(
                 f"this run made the model WORSE on held-out data; it was best {where}. Lower optimizer.lr, train for "
                 "fewer steps, or look at the data"
             )
         for words, value in others.items():
             if after < value:
-                self._say(f"the trained model is WORSE than {words}; train longer, or with another learning rate")
+                self.say(f"the trained model is WORSE than {words}; train longer, or with another learning rate")
 
     def close(self) -> None:
         """End the progress bar and draw metrics.png, if matplotlib is installed."""
@@ -120,7 +120,7 @@ class Reporter:
             writer.close()
         rows = [json.loads(line) for line in self._lines]
         if importlib.util.find_spec("matplotlib") is None:
-            self._say("metrics.png is not drawn, since matplotlib is missing: pip install 'siglip[train]'")
+            self.say("metrics.png is not drawn, since matplotlib is missing: pip install 'siglip[train]'")
         elif rows:
             draw(rows, self._path.with_name("metrics.png"))
 
@@ -128,7 +128,8 @@ class Reporter:
         self._shown |= numbers
         self._bar.set_postfix_str("  ".join(f"{name} {value}" for name, value in self._shown.items()))
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """A line on stderr that leaves the bar whole."""
         with tqdm.external_write_mode(file=sys.stderr):
             print(line, file=sys.stderr)
 

@@ -12,8 +12,11 @@ from siglip.training.lora import plain_model
 from siglip.training.state import CheckpointFolder, RunState
 from siglip.training.tasks import build, export
 
-# what may change between stops: how often things are looked at, by whom batches are made, where data lie
-_FREE = {"data.workers", "log_every", "evaluate_every", "save_every", "keep", "export", "tensorboard", "wandb"}
+# what may change between stops: how often things are looked at, by whom batches are made, what is borne, where data lie
+_FREE = {
+    *("data.workers", "data.max_broken", "log_every", "evaluate_every", "save_every", "keep", "export", "tensorboard"),
+    "wandb",
+}
 _PLACES = ("data.train", "data.held_out")
 
 BEST = "best"

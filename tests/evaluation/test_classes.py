@@ -77,6 +77,13 @@ def test_a_label_without_a_name_is_refused() -> None:
     check_labels(PICTURES, CLASSES)
 
 
+def test_numbers_with_zeros_before_them_are_the_same_numbers() -> None:
+    assert match_labels(["1", "3", "2"], ["01", "02", "03"]).tolist() == [0, 2, 1]
+    assert match_labels(["002", "010"], ["1", "2", "10"]).tolist() == [1, 2]
+    with pytest.raises(DataError, match="the first is '0'"):
+        match_labels(["0", "1", "2"], ["01", "02", "03"])
+
+
 def test_numbers_that_may_count_from_1_are_refused_or_told() -> None:
     with pytest.raises(DataError, match="are the numbers 1 to 2, and 3 names are given: either they count from 0 and"):
         match_labels(["1", "2"], CLASSES)

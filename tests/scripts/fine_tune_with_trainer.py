@@ -54,4 +54,10 @@ trainer = Trainer(
 trainer.train()
 predictions = trainer.predict(Pictures())
 losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-result = [losses, predictions.predictions, predictions.metrics["test_accuracy"]]
+trainer.save_model(OUT)
+again = AutoModelForImageClassification.from_pretrained(OUT)
+inputs = AutoImageProcessor.from_pretrained(OUT)(Image.open(PICTURES[0]), return_tensors="pt")
+result = [
+    *(losses, predictions.predictions, predictions.metrics["test_accuracy"]),
+    *(again(**inputs).logits.detach(), again.config.id2label[1]),
+]

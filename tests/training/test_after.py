@@ -219,3 +219,54 @@ def test_two_interrupts_end_a_run_that_waits_for_ever(shard: Path, tmp_path: Pat
         assert child.wait(timeout=250) != 0
     finally:
         child.kill()
+
+
+# libraries are imported once, and each run forked: a start costs seconds
+STOPPER = """
+import os, sys, time
+from pathlib import Path
+import torch._dynamo
+from siglip.cli.main import main
+import torch
+torch.set_num_threads(1)
+sys.modules["matplotlib"] = None
+folder = Path(sys.argv[1])
+
+def workers_of(pid):
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(each) for each in file.read_text().split()] if file.exists() else []
+
+for name, number, only_workers in (("int", 2, 0), ("term", 15, 0), ("worker", 15, 1), ("killed", 9, 1)):
+    child = os.fork()
+    if child == 0:
+        code = main(["train", str(folder / "recipe.py"), "--out", str(folder / name)])
+        sys.stderr.flush()
+        os._exit(code)
+    lines = folder / name / "metrics.jsonl"
+    while not (workers_of(child) and lines.exists() and lines.read_text()):
+        time.sleep(0.001)
+    # workers first, which job managers may reach first, too
+    for pid in [*workers_of(child), *([] if only_workers else [child])]:
+        os.kill(pid, number)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_signals_that_reach_the_workers_too_stop_a_run_properly(shard: Path, tmp_path: Path) -> None:
+    config = small_run(shard, steps=400, save_every=400, data_workers=2)
+    (tmp_path / "recipe.py").write_text(
+        "from siglip.training import TrainConfig\n"
+        f"def recipe():\n    return TrainConfig.from_json({config.to_json()!r})\n"
+    )
+    command = [sys.executable, "-c", STOPPER, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=True)
+    assert "Traceback" not in done.stderr
+    ends = [int(word) for word in done.stdout.split() if word.isdigit()]
+    assert ends == [130, 143, 0, 1], done.stderr
+    for name in ("int", "term"):
+        assert len(list((tmp_path / name / "checkpoints").glob("step-*"))) == 1
+        assert not (tmp_path / name / "export").exists()
+    assert (tmp_path / "worker" / "export").is_dir()
+    assert "error: a data worker was ended by SIGKILL" in done.stderr
+    (saved,) = (tmp_path / "killed" / "checkpoints").glob("step-*")
+    assert f"step {int(saved.name[5:])} is saved; --resume goes on from there" in done.stderr

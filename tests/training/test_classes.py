@@ -1,6 +1,7 @@
 """A classifier learns the classes of a folder of folders."""
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import transformers
 from PIL import Image
 
-from siglip.errors import ConfigError, DataError
+from siglip.errors import ConfigError, DataError, SiglipWarning
 from siglip.model import SiglipForImageClassification
 from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig, train
 from siglip.training.tasks import build
@@ -76,3 +77,27 @@ def test_data_without_classes_are_refused(checkpoint: Path, shard: Path, tmp_pat
 def test_a_classifier_has_no_text_tower_to_train(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="no text tower"):
         replace(run_on(checkpoint, Path("x")), trainable="text")
+
+
+def test_one_class_alone_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    pictures = class_folders(tmp_path / "train", ["red"], 2)
+    with pytest.raises(DataError, match="has one class alone, red; a classifier needs two"):
+        train(run_on(checkpoint, pictures), tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:.* texts are longer than the 4 tokens")
+def test_held_out_numbers_are_those_of_the_classes_learnt(checkpoint: Path, tmp_path: Path) -> None:
+    """A table has numbers and no names: 0 is the first class that is learnt, and what has no class is refused."""
+    pictures = class_folders(tmp_path / "train", ["blue", "red"], 4)
+    rows = [{"image": f"{name}/0.png", "label": number} for number, name in enumerate(["blue", "red", "red"])]
+    table = pictures / "held.jsonl"
+    table.write_text("".join(json.dumps(row | {"label": min(row["label"], 1)}) + "\n" for row in rows))
+    config = replace(run_on(checkpoint, pictures, table), steps=20)
+    train(config, tmp_path / "run")
+    assert metrics(tmp_path / "run")[-1]["held_out/top1"] == 1.0
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="classes numbered up to 2, and 2 have a name"):
+        train(config, tmp_path / "other")
+    table.write_text(json.dumps(rows[1]) + "\n")
+    with pytest.warns(SiglipWarning, match="no picture is of class 0, blue; classes count from 0"):
+        train(replace(config, steps=1), tmp_path / "third")

@@ -14,7 +14,7 @@ from siglip.config import SiglipConfig
 from siglip.data import Batch, Source, Subset
 from siglip.distributed import all_gather, world_size
 from siglip.embedder import Embedder
-from siglip.errors import CheckpointError, DataError
+from siglip.errors import CheckpointError, DataError, clip
 from siglip.evaluation.classes import match_labels
 from siglip.evaluation.metrics import accuracies, class_places
 from siglip.evaluation.probe import fit_probe
@@ -37,6 +37,8 @@ class ClassTask:
 
     @classmethod
     def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, AnyProcessor]:
+        if len(labels) == 1:
+            raise DataError(f"{config.data.train} has one class alone, {clip(labels[0])}; a classifier needs two")
         if not labels:
             raise DataError(
                 f"{config.data.train} has no classes to learn; give a folder with one folder of pictures for each "
@@ -157,7 +159,13 @@ class ClassTask:
             assert batch.pixels is not None
             read += len(batch)
             known = batch.labels >= 0
-            labels.append(numbers[batch.labels[known].numpy()])
+            told = batch.labels[known].numpy()
+            if len(told) and told.max() >= len(numbers):
+                raise DataError(
+                    f"{self._config.data.held_out} has a class numbered {told.max()}, counted from 0, and names for "
+                    f"{len(numbers)}; give every class its name"
+                )
+            labels.append(numbers[told])
             found = scores(batch.pixels[known].to(self._device)).float().cpu().numpy()
             places.append(class_places(found, labels[-1]))
         everyone = [all_gather(torch.from_numpy(np.concatenate(part))).numpy() for part in (places, labels)]

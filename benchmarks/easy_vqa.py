@@ -5,13 +5,16 @@ trained on. The kinds are those of `benchmarks.shapes`.
 """
 
 from benchmarks.harness import arguments
-from benchmarks.shapes import compare_with_blind
+from benchmarks.shapes import compare_with_blind, maker
 
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(__doc__, argv)
     compare_with_blind(
-        "easy-VQA from scratch, questions of its test part", "answer_easy_vqa", "answer_easy_vqa", quick=options.quick
+        "easy-VQA from scratch, questions of its test part",
+        maker("answer_easy_vqa"),
+        "answer_easy_vqa",
+        quick=options.quick,
     )
 
 

@@ -9,6 +9,7 @@ import json
 import runpy
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,14 @@ def written(model: Path, rows: list[Row], folder: Path) -> list[str]:
 
 
 def shares(rows: list[Row], texts: list[str]) -> dict[str, float]:
-    """How often a caption and an answer are exactly right."""
-    right: dict[str, list[bool]] = {"captions": [], "answers": []}
+    """How often a caption and an answer are exactly right; of answers also by the first two words of the question."""
+    right: dict[str, list[bool]] = defaultdict(list)
     for row, text in zip(rows, texts, strict=True):
-        right["captions" if row["prefix"] == "caption en" else "answers"].append(text == row["suffix"])
-    return {kind: round(sum(found) / len(found), 3) for kind, found in right.items() if found}
+        question = row["prefix"].removeprefix("answer en ")
+        kinds = ("answers", " ".join(question.split()[:2])) if question != row["prefix"] else ("captions",)
+        for kind in kinds:
+            right[kind].append(text == row["suffix"])
+    return {kind: round(sum(found) / len(found), 3) for kind, found in right.items()}
 
 
 def most_frequent(train_rows: list[Row], rows: list[Row]) -> list[str]:
@@ -77,12 +81,20 @@ def without_pictures(world: Path, blind: Path) -> None:
         write_text(blind / part / f"{part}.jsonl", "".join(f"{json.dumps(row)}\n" for row in named))
 
 
-def compare_with_blind(question: str, maker: str, recipe: str, *, quick: bool) -> None:
-    """Make the world by one file of `recipes/`, learn it by another, with pictures and without; print the shares."""
+def maker(name: str) -> Callable[..., None]:
+    """What a file of `recipes/` does to make a world."""
+    return runpy.run_path(str(RECIPES / f"{name}.py"))["main"]
+
+
+def compare_with_blind(question: str, make: Callable[..., None], recipe: str, *, quick: bool) -> None:
+    """Make a world, learn it by a file of `recipes/`, with pictures and without; print the shares.
+
+    `make` takes the folder, and may take how many pictures or rows to train and to ask about.
+    """
     with tempfile.TemporaryDirectory() as name:
         world, blind, runs = (Path(name) / part for part in ("world", "blind", "runs"))
         counts = (40, 10) if quick else ()
-        runpy.run_path(str(RECIPES / f"{maker}.py"))["main"](world, *counts)
+        make(world, *counts)
         without_pictures(world, blind)
         rows = rows_of(world / "held_out" / "held_out.jsonl")
         facts: dict[str, Any] = {}
@@ -99,7 +111,7 @@ def compare_with_blind(question: str, maker: str, recipe: str, *, quick: bool) -
 def main(argv: list[str] | None = None) -> None:
     options = arguments(__doc__, argv)
     question = "The shapes world from scratch, combinations not seen in training"
-    compare_with_blind(question, "shapes", "shapes_vqa", quick=options.quick)
+    compare_with_blind(question, maker("shapes"), "shapes_vqa", quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from benchmarks.harness import Timing, compare, race
         "generation",
         "shapes",
         "easy_vqa",
+        "scenes",
         "absence",
     ],
 )

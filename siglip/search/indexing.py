@@ -246,7 +246,11 @@ class Changes:
 def digests_undone(catalogue: Catalogue, space: int) -> set[bytes]:
     """Files whose pictures could have vectors in this space and have none; nearly always there are few."""
     vector = "EXISTS (SELECT 1 FROM vector v WHERE v.image = i.id AND v.space = ?)"
-    lacking = catalogue.rows(f"SELECT digest FROM image i WHERE error IS NULL AND NOT {vector}", (space,))
+    lacking = catalogue.rows(
+        "SELECT i.digest FROM image i LEFT JOIN vector v ON v.image = i.id AND v.space = ? "
+        "WHERE v.image IS NULL AND i.error IS NULL",
+        (space,),
+    )
     unknown = catalogue.rows("SELECT digest FROM file f WHERE NOT EXISTS (SELECT 1 FROM image WHERE digest = f.digest)")
     # a film is done when one of its pictures is
     digests = list({digest for (digest,) in lacking})

@@ -238,7 +238,7 @@ def sweep(catalogue: Catalogue) -> None:
     """Remove files of vectors and codes that nothing names, such as a kill leaves behind; the writer alone may."""
     folder = catalogue.path.parent
     used = {name for space in catalogue.spaces() for name in (space.vectors, codes_file(folder, space).name)}
-    for pattern in ("vectors-*.f16", "codes-*.tv", ".codes-*.tmp", ".catalogue.db.*.tmp"):
+    for pattern in ("vectors-*.f16", "codes-*.tv", ".codes-*", ".catalogue.db.*"):
         for path in folder.glob(pattern):
             if path.name not in used:
                 path.unlink(missing_ok=True)

@@ -120,6 +120,20 @@ def test_a_kill_before_any_statement_or_change_of_a_file_is_made_up_for_by_the_n
     assert number > 60
 
 
+def test_what_killed_runs_left_behind_is_removed_by_the_next_one(
+    photos: Path, make: Callable[..., Library], monkeypatch: pytest.MonkeyPatch
+):
+    """The vector engine writes to a temporary name beside ours."""
+    monkeypatch.setattr("siglip.search.library.measure_absence", lambda *_: None)
+    with make() as library:
+        library.index([photos])
+        for name in (".codes-1-12.tv.1bqle2tl.tmp.tmp.24537.0.73fd6087", ".catalogue.db.zs609131.tmp", "codes-1-9.tv"):
+            (library.folder / name).touch()
+        library.index()
+        assert all(NAMES.fullmatch(path.name) for path in library.folder.iterdir())
+        assert not [*library.folder.glob("codes*")]
+
+
 def test_while_codes_are_made_anew_readers_use_the_old_ones(
     photos: Path, make: Callable[..., Library], monkeypatch: pytest.MonkeyPatch
 ):

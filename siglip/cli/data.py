@@ -27,7 +27,10 @@ from siglip.releases import check_model_name
 
 if TYPE_CHECKING:
     from siglip.data import Source
+    from siglip.data.stats import Spread, Stats
     from siglip.errors import Failure
+
+_MOST_CLASSES = 12
 
 # argument -> the action that has it
 BELONGS: Mapping[str, Sequence[str]] = {
@@ -87,9 +90,45 @@ def _stats(arguments: argparse.Namespace, source: "Source") -> int:
         stats = data_stats(source, tokenizer, workers=arguments.workers, progress=done)
     if arguments.sheet is not None:
         sheet.save(data_sheet(source), arguments.sheet)
+    if output.form_of(arguments) == "table":
+        output.print_facts(_screen(arguments.source, stats), summary=stats.summary())
+        return output.report_failures(stats.broken, len(source))
     record = {"summary": stats.summary(), "source": arguments.source, "fingerprint": source.fingerprint()}
     record |= asdict(stats)
     return _finish(arguments, record, stats.broken, len(source))
+
+
+def _screen(source: str, stats: "Stats") -> list[tuple[str, str]]:
+    """What is in a source, on a screen; names and numbers that are left out are in the other forms."""
+    side, words, each = stats.longer_side_px, stats.caption_tokens, stats.captions_per_sample
+    rows = [
+        ("source", source),
+        ("samples", f"{stats.samples}, {len(stats.broken) or 'none'} broken"),
+        ("formats", ", ".join(f"{name} {count}" for name, count in stats.formats.items())),
+        ("longer side", f"{_range(side)} px"),
+    ]
+    if each.largest:
+        rows += [("captions", f"{_range(each)} a sample"), ("tokens", f"{_range(words)} a caption")]
+    if stats.classes:
+        listed = [f"{name} {count}" for name, count in list(stats.classes.items())[:_MOST_CLASSES]]
+        more = [f"and {len(stats.classes) - len(listed)} more"] if len(stats.classes) > len(listed) else []
+        rows.append((f"{len(stats.classes)} classes", ", ".join([*listed, *more])))
+    repeats = [("equal pictures", stats.equal_images), ("similar ones", stats.similar_images)]
+    if not stats.classes:
+        repeats.insert(0, ("equal captions", stats.equal_captions))
+    for name, found in repeats:
+        example = f", such as {', '.join(found.largest[0][:3])}" if found.samples else ""
+        rows.append((name, f"{found.samples} samples in {found.groups} groups{example}" if found.samples else "none"))
+    return [*rows, ("", "--json prints all numbers")]
+
+
+def _range(spread: "Spread") -> str:
+    if spread.smallest == spread.largest:
+        return f"{spread.smallest:.0f}"
+    return (
+        f"{spread.smallest:.0f} to {spread.largest:.0f}, half up to {spread.median:.0f}, "
+        f"95 % up to {spread.percentile_95:.0f}"
+    )
 
 
 def _pack(arguments: argparse.Namespace, source: "Source") -> int:

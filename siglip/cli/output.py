@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from siglip.errors import Failure
+from siglip.files import in_megabytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,10 +104,24 @@ def print_record(form: Form, record: Mapping[str, Any]) -> None:
     if form in ("json", "jsonl"):
         _write(as_json(record, indent=2 if form == "json" else None))
         return
-    rows = list(_flat(record))
-    width = max(len(name) for name, _ in rows)
+    if form == "tsv":
+        for name, value in _flat(record):
+            _write(f"{name}\t{_escaped(value if isinstance(value, str) else json.dumps(value))}")
+    else:
+        print_facts([(name, _in_words(name, value)) for name, value in _flat(record)])
+
+
+def print_facts(rows: Sequence[tuple[str, str]], *, summary: str | None = None) -> None:
+    """A sentence, and names with what is said of each, broken between words where the terminal ends."""
+    columns = shutil.get_terminal_size().columns
+    if summary is not None:
+        _write("\n".join(textwrap.wrap(_escaped(summary), columns, break_on_hyphens=False)) + "\n")
+    width = max((len(name) for name, _ in rows), default=0)
+    room = max(_NARROWEST, columns - width - len(_GAP))
     for name, value in rows:
-        _write(f"{name}\t{value}" if form == "tsv" else f"{name:{width}}{_GAP}{value}")
+        # what a shell would take, such as a path, stays in one piece
+        pieces = textwrap.wrap(_escaped(value), room, break_long_words=False, break_on_hyphens=False) or [""]
+        _write(f"\n{' ' * width}{_GAP}".join([f"{name:{width}}{_GAP}{pieces[0]}".rstrip(), *pieces[1:]]))
 
 
 def fits(columns: Sequence[Column]) -> bool:
@@ -228,12 +244,23 @@ def _breaks(character: str) -> bool:
     return character == "\\" or unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> Generator[tuple[str, str]]:
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Generator[tuple[str, Any]]:
     for name, value in record.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _escaped(value if isinstance(value, str) else json.dumps(value))
+            yield f"{prefix}{name}", value
+
+
+def _in_words(name: str, value: Any) -> str:
+    """A value as a reader wants it: few digits, bytes in MB, and no brackets."""
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
+        return in_megabytes(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(name, item) for item in value) or "none"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _styled(text: str, style: str) -> str:

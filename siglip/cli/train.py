@@ -18,11 +18,13 @@ for example:
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from siglip.cli import inputs, output
 from siglip.errors import ConfigError, clip
-from siglip.files import existing
+from siglip.files import existing, in_megabytes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from siglip.training.estimate import estimate
 
-        output.print_record(output.form_of(arguments), estimate(config))
+        form, facts = output.form_of(arguments), estimate(config)
+        if form == "table":
+            output.print_facts(_screen(facts, config.changed()), summary=facts["summary"])
+        else:
+            output.print_record(form, facts)
         return 0
     try:
         folder = train(config, out, resume=arguments.resume)
@@ -72,6 +78,27 @@ def run(arguments: argparse.Namespace) -> int:
         return stopped.exit_code
     output.print_record(output.form_of(arguments), {"export": str(folder)})
     return 0
+
+
+def _screen(facts: Mapping[str, Any], changed: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What a dry run found out, on a screen; the whole configuration is in the other forms."""
+    data, memory, time = facts["data"], facts["memory_bytes"], facts["time"]
+    parts = [f"{name} {in_megabytes(count)}" for name, count in memory.items() if count and name != "total"]
+    rows = [
+        ("data", f"{data['samples']} samples, {data['held_out_samples'] or 'none'} held out"),
+        ("memory", ", ".join(parts)),
+        ("time", f"{time['step_s']:.2g} s a step, {time['making_the_batch_s']:.2g} s to make its batch"),
+        ("", f"{time['pairs_per_s']:.3g} samples/s, from {time['measured']}"),
+    ]
+    rows += [
+        (
+            "" if place else "learning",
+            f"{name}: {group['parameters']:,} numbers, lr={group['lr']:.3g}, weight_decay={group['weight_decay']:.3g}",
+        )
+        for place, (name, group) in enumerate(facts["groups"].items())
+    ]
+    words = [f"{key}={value}" for key, value in changed.items()]
+    return [*rows, ("recipe", " ".join(words)), ("", "all else by default; --json prints every value")]
 
 
 def _assignment(word: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -139,14 +140,14 @@ def data_stats(
 
 
 def data_sheet(source: Source, *, count: int = 48, seed: int = 0) -> Image.Image:
-    """A contact sheet of `count` samples drawn with `seed`, all captions beneath; broken ones are passed over."""
+    """A contact sheet of `count` samples drawn with `seed`, captions and file names beneath, without broken ones."""
     pictures: list[tuple[Image.Image, Sequence[str]]] = []
     for index in epoch_order([len(source)], seed=seed, epoch=0):
         if len(pictures) == count:
             break
         try:
             sample = source.sample(int(index))
-            pictures.append((read_image(encoded(sample)), sample.captions))
+            pictures.append((read_image(encoded(sample)), [*sample.captions, PurePath(sample.name).name]))
         except (BrokenSample, UnreadableImage):
             continue
     return contact_sheet(pictures, cell_px=128)

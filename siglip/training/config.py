@@ -264,6 +264,11 @@ class TrainConfig:
         """Every single value by its path, as `--set` names it."""
         return dict(_leaves(dataclasses.asdict(self), ""))
 
+    def changed(self) -> dict[str, object]:
+        """Those values that are not the default, or have none."""
+        plain = TrainConfig(model=ModelSpec(source=""), data=DataSpec(train="")).flat()
+        return {path: value for path, value in self.flat().items() if path not in plain or plain[path] != value}
+
 
 _Spec = TypeVar("_Spec")
 

@@ -146,9 +146,10 @@ def _time(config: TrainConfig, samples: int, small: _Small) -> dict[str, Any]:
     towers_s = share * small.row_s * passes / 3 + small.optimizer_s
     data_s = share * small.sample_s / max(1, config.data.workers)
     step_s = max(towers_s, data_s) if config.data.workers else towers_s + data_s
+    threads = torch.get_num_threads()
     total_s = config.steps * step_s + samples * small.once_s / _processes()
     return {
-        "measured": f"a step of {small.rows} rows on {small.device}, {torch.get_num_threads()} threads",
+        "measured": f"a step of {small.rows} rows on {small.device}, {threads} thread{'s'[: threads != 1]}",
         "steps": config.steps,
         "step_s": step_s,
         "towers_and_optimizer_s": towers_s,

@@ -5,6 +5,7 @@ The folder holds `config.json` (the resolved configuration), `checkpoints/`, `me
 are beside it, in `image-embeds/`, for all runs of the folder above.
 """
 
+import os
 import signal
 import sys
 import time
@@ -40,8 +41,10 @@ _CACHED_AT_ONCE = 64
 class Stopped(Exception):
     """A signal asked the run to stop; its state is saved. `exit_code` is that of a process the signal ended."""
 
-    def __init__(self, signum: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}; --resume goes on from there")
+    def __init__(self, signum: int, step: int, out: Path) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name} after step {step}; to go on: siglip train --resume --out {out}"
+        )
         self.exit_code = 128 + signum
 
 
@@ -71,7 +74,7 @@ class _Run:
         saved = claim(out, config, self._checkpoints, resume=resume)
         source = open_source(config.data.train, columns=config.data.columns)
         held_out = config.data.held_out
-        self._labels = list(source.label_names)
+        self._labels, self._samples = list(source.label_names), len(source)
         self._held_out = None
         if held_out is not None:
             self._held_out = open_source(held_out, columns=config.data.columns, label_names=self._labels)
@@ -104,7 +107,13 @@ class _Run:
         """All steps that are left, then the export."""
         reporter = None
         if rank() == 0:
-            reporter = Reporter(self._out, start=self._step, config=self._config, score=self._learner.task.score)
+            reporter = Reporter(
+                self._out,
+                start=self._step,
+                config=self._config,
+                score=self._learner.task.score,
+                samples=self._samples,
+            )
         try:
             with self._heeding_signals():
                 if self._due() and not self._judged:
@@ -142,6 +151,9 @@ class _Run:
     def _heeding_signals(self) -> Generator[None, None, None]:
         def note(signum: int, frame: FrameType | None) -> None:
             self._signal = signum
+            if rank() == 0:
+                # print may be in the middle of a line of its own
+                os.write(2, b"\nsiglip: stops when this step is done and saved; a second signal ends it at once\n")
             # a second one finds what was there before us, and is not waited for
             signal.signal(signum, before[signal.Signals(signum)])
 
@@ -179,7 +191,7 @@ class _Run:
             self._checkpoints.wait()
             # torchrun ends all processes when the first has left
             all_gather_ints([0], self._device)
-            raise Stopped(stop, self._step)
+            raise Stopped(stop, self._step, self._out)
 
     def _due(self) -> bool:
         """Whether held-out data is looked at after this step."""
@@ -189,6 +201,8 @@ class _Run:
     def _judge(self, reporter: Reporter | None) -> None:
         """Held-out numbers of the weights as they are; before the first step also what they are to be compared with."""
         began = time.monotonic()
+        if reporter is not None:
+            reporter.judging()
         task, source = self._learner.task, self._held_out
         assert source is not None
         found = task.held_out(self._learner.plain_copy(), source)

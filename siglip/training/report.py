@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +19,18 @@ from siglip.training.plot import draw
 
 Numbers = Mapping[str, float]
 
-# the numbers of a step that a person follows; all are in metrics.jsonl
-_ON_THE_BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}  {remaining} left{postfix}"
+_BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}  {desc}"
 
 
 class Reporter:
     """Says how a run goes, on screen and in `folder`. Only the first process has one.
 
     `start` is the step the run goes on from: later lines of an interrupted run are dropped from metrics.jsonl, so each
-    step stands there once. `score` is the held-out number that is shown. Raises ConfigError if the recipe asks for a
-    library that is not installed.
+    step stands there once. `score` is the held-out number that is shown; all are in metrics.jsonl. `samples` are those
+    to learn from. Raises ConfigError if the recipe asks for a library that is not installed.
     """
 
-    def __init__(self, folder: Path, *, start: int, config: TrainConfig, score: str) -> None:
+    def __init__(self, folder: Path, *, start: int, config: TrainConfig, score: str, samples: int) -> None:
         self._path, self._score = folder / "metrics.jsonl", f"held_out/{score}"
         self._steps, self._batch_size, self._log_every = config.steps, config.batch_size, config.log_every
         self._start, self._wants_best = start, config.export == "best"
@@ -39,10 +40,15 @@ class Reporter:
         self._lines = _lines_before(self._path, start)
         write_text(self._path, "".join(line + "\n" for line in self._lines))
         self._shown: dict[str, str] = {}
+        for line in self._lines:
+            if self._score in (row := json.loads(line)):
+                self._remember(row)
+        self._unit = "pairs" if config.task == "contrastive" else "samples"
+        begins = f"goes on after step {start}" if start else "begins"
+        self.say(f"{folder} {begins}: {config.steps} steps of {config.batch_size} of {samples} {self._unit}")
         self._bar = tqdm(
-            total=config.steps, initial=start, disable=not sys.stderr.isatty(), dynamic_ncols=True,
-            bar_format=_ON_THE_BAR,
-        )  # fmt: skip
+            total=config.steps, initial=start, disable=not sys.stderr.isatty(), dynamic_ncols=True, bar_format=_BAR
+        )
 
     def due(self, step: int) -> bool:
         """Whether numbers of this step are written: every `log_every` steps, and the first and last."""
@@ -50,18 +56,22 @@ class Reporter:
 
     def step(self, step: int, numbers: Numbers) -> None:
         """Numbers of one finished update, written where it is due."""
-        self._bar.update(step - self._bar.n)
-        if not self.due(step):
-            return
         now = time.monotonic()
-        pairs_per_s = (step - self._written) * self._batch_size / (now - self._written_at)
-        self._written, self._written_at = step, now
-        self._show({"loss": f"{numbers['loss']:.4g}", "pairs/s": f"{pairs_per_s:.3g}"})
-        numbers = {**numbers, "pairs_per_s": pairs_per_s}
-        if self._bar.disable:
-            left_s = (self._steps - step) * (now - self._began) / (step - self._start)
-            self.say(f"step {step}/{self._steps}  {_line(numbers)}  {_duration(left_s)} left")
-        self._write(step, numbers)
+        left = f"{_duration((self._steps - step) * (now - self._began) / (step - self._start))} left"
+        if self.due(step):
+            pairs_per_s = (step - self._written) * self._batch_size / (now - self._written_at)
+            self._written, self._written_at = step, now
+            self._shown |= {"loss": f"loss {numbers['loss']:#.4g}", "speed": f"{pairs_per_s:.3g} {self._unit}/s"}
+            numbers = {**numbers, "pairs_per_s": pairs_per_s}
+            if self._bar.disable:
+                self.say(f"step {step}/{self._steps}  {_line(numbers)}  {left}")
+            self._write(step, numbers)
+        self._show(left)
+        self._bar.update(step - self._bar.n)
+
+    def judging(self) -> None:
+        """Held-out data is looked at now, which takes a while."""
+        self._show("judging held-out data")
 
     def held_out(self, step: int, numbers: Numbers) -> None:
         """Numbers of held-out data after `step` updates, written always, on the line of that step.
@@ -71,9 +81,10 @@ class Reporter:
         self._written_at += numbers["seconds"]
         self._began += numbers["seconds"]
         found = {f"held_out/{name}": value for name, value in numbers.items()}
-        self._show({self._score.split("/")[-1]: f"{found[self._score]:.3f}"})
+        self._remember(found)
+        self._show("")
         shown = found if self._bar.disable else {self._score: found[self._score]}
-        self.say(f"step {step}  {_line(shown)}")
+        self.say(f"step {step}/{self._steps}  {_line(shown)}")
         if "held_out/broken" in found:
             self.say(f"{found['held_out/broken']:.0f} held-out samples are broken and were left out")
         self._write(step, found)
@@ -124,12 +135,17 @@ class Reporter:
         elif rows:
             draw(rows, self._path.with_name("metrics.png"))
 
-    def _show(self, numbers: Mapping[str, str]) -> None:
-        self._shown |= numbers
-        self._bar.set_postfix_str("  ".join(f"{name} {value}" for name, value in self._shown.items()))
+    def _remember(self, found: Mapping[str, int | float]) -> None:
+        self._shown["score"] = f"{self._score.split('/')[-1]} {found[self._score]:.3f}"
+
+    def _show(self, now: str) -> None:
+        """The numbers that a person follows, in the same places always, and what happens `now`."""
+        parts = [self._shown[name] for name in ("loss", "score", "speed") if name in self._shown]
+        self._bar.set_description_str("  ".join([*parts, now]).rstrip(), refresh=now != "")
 
     def say(self, line: str) -> None:
-        """A line on stderr that leaves the bar whole."""
+        if sys.stderr.isatty():
+            line = textwrap.fill(line, shutil.get_terminal_size().columns, break_on_hyphens=False)
         with tqdm.external_write_mode(file=sys.stderr):
             print(line, file=sys.stderr)
 
@@ -165,7 +181,9 @@ def _line(numbers: Numbers) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}" if hours else f"{minutes}m{rest:02d}s"
+    if hours:
+        return f"{hours}h{minutes:02d}"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 class _TensorBoard:

@@ -127,6 +127,34 @@ def test_names_that_are_no_text_become_escapes_in_json_only():
     assert json.loads(as_json({"image": name})) == {"image": name}
 
 
+def test_a_record_on_a_screen_has_few_digits_megabytes_and_lines_that_end_between_words(
+    capsys: pytest.CaptureFixture[str],
+):
+    record = {
+        "step_s": 0.7763531903322777,
+        "pairs": 12345.678,
+        "memory_bytes": {"weights": 12219912},
+        "left": [],
+        "names": ["a first.png", "a second.png", "a third.png"],
+        "path": "a/path/that/is/longer/than/the/terminal/is/wide.png",
+        "exact": True,
+    }
+    print_record("table", record)
+    assert capsys.readouterr().out.splitlines() == [
+        "step_s                0.776",
+        "pairs                 12346",
+        "memory_bytes.weights  12 MB",
+        "left                  none",
+        "names                 a first.png, a",
+        "                      second.png, a",
+        "                      third.png",
+        "path                  a/path/that/is/longer/than/the/terminal/is/wide.png",
+        "exact                 true",
+    ]
+    print_record("tsv", {"step_s": 0.7763531903322777, "left": []})
+    assert capsys.readouterr().out == "step_s\t0.7763531903322777\nleft\t[]\n"
+
+
 def test_a_record_is_a_line_for_each_property(capsys: pytest.CaptureFixture[str]):
     record = {"model": "nano", "pictures": {"image_size": 64, "mean": (0.5, 0.5)}}
     print_record("table", record)
@@ -135,7 +163,7 @@ def test_a_record_is_a_line_for_each_property(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.splitlines() == [
         "model                nano",
         "pictures.image_size  64",
-        "pictures.mean        [0.5, 0.5]",
+        "pictures.mean        0.5, 0.5",
         "model\tnano",
         "pictures.image_size\t64",
         "pictures.mean\t[0.5, 0.5]",

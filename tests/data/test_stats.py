@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siglip.data import open_source
+from siglip.data import open_source, stats
 from siglip.data.stats import Repeats, Spread, data_sheet, data_stats, difference_hash
 from siglip.errors import DataError
 from siglip.processing import SiglipProcessor
@@ -74,3 +74,12 @@ def test_the_sheet_shows_as_many_samples_as_there_are(make_shards: MakeShards) -
     assert few.width * few.height < many.width * many.height
     colours = {colour for _, colour in few.getcolors(1 << 24) or []}
     assert {(0, 0, 0), (1, 0, 0), (2, 0, 0)} <= colours
+
+
+def test_the_sheet_names_the_file_below_the_captions_of_each_sample(
+    tmp_path: Path, make_tar: MakeTar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(stats, "contact_sheet", lambda cells, cell_px: told.extend(list(lines) for _, lines in cells))
+    data_sheet(open_source(make_tar("s.tar", {"dir/a.png": png(1), "dir/a.txt": "a cat"})))
+    assert told == [["a cat", "a"]]

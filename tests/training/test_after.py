@@ -7,7 +7,9 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -171,28 +173,49 @@ def test_no_service_is_told_unless_the_recipe_asks(
         train(small_run(shard, steps=1, wandb=True), tmp_path / "asked")
 
 
-def test_the_plot_has_few_panels_whatever_there_is_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _drawn(rows: list[dict[str, float]], path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The panels of a plot by their titles."""
     from matplotlib.figure import Figure
 
     made: list[Figure] = []
     keep = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (made.append(self), keep(self, *a, **k))[1])
+    with monkeypatch.context() as patched:
+        patched.setattr(Figure, "savefig", lambda self, *a, **k: (made.append(self), keep(self, *a, **k))[1])
+        draw(rows, path)
+    return {axes.get_title(loc="left"): axes for axes in made[0].axes}
+
+
+def _curves(axes: Any) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+
+
+def test_the_plot_has_few_panels_whatever_there_is_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        {"step": 0, "held_out/top1": 0.2, "held_out/majority": 0.3, "held_out/seconds": 9.0},
+        {"step": 0, "held_out/top1": 0.8, "held_out/majority": 0.7, "held_out/seconds": 9.0, "held_out/loss": 2.0},
         *({"step": s, "loss": 3.0 / s, "lr": 0.1, "gradient_norm": 1.0, "t": 10.0, "b": -10.0} for s in range(1, 9)),
-        {"step": 9, "held_out/top1": 0.6, "held_out/seconds": 9.0},
+        {"step": 9, "held_out/top1": 0.9, "held_out/seconds": 9.0, "held_out/loss": 1.0},
     ]
-    draw(rows, tmp_path / "metrics.png")
-    panels = made[0].axes
-    assert [axes.get_title(loc="left") for axes in panels] == [
-        "loss",
-        "held-out shares",
-        "learning rate",
-        "gradient norm",
-    ]
-    curves = {line.get_label(): line.get_ydata().tolist() for line in panels[1].get_lines()}
-    assert curves == {"top1": [0.2, 0.6], "majority": [0.3, 0.3]}
-    assert panels[1].get_ylim()[0] == 0
+    panels = _drawn(rows, tmp_path / "metrics.png", monkeypatch)
+    assert list(panels) == ["loss", "held out", "learning rate", "gradient norm"]
+    assert _curves(panels["held out"]) == {"top1": [0.8, 0.9], "majority": [0.7, 0.7]}
+    assert _curves(panels["loss"]) == {"loss": [3.0 / s for s in range(1, 9)], "held-out loss": [2.0, 1.0]}
+    # close enough for a change of a tenth to be seen, and from the first step to the last everywhere
+    assert panels["held out"].get_ylim() == pytest.approx((0.66, 0.94))
+    assert all(axes.get_xlim() == pytest.approx((0.0, 9.18)) for axes in panels.values())
+    legend = panels["held out"].get_legend().get_window_extent()
+    assert legend.y1 <= panels["held out"].get_window_extent().y0
+    assert list(_drawn(rows[:1], tmp_path / "first.png", monkeypatch)) == ["loss", "held out"]
+
+
+def test_many_noisy_steps_are_drawn_with_their_running_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [1.0 + step % 2 for step in range(400)]
+    rows = [{"step": step + 1, "loss": value} for step, value in enumerate(values)]
+    faint, strong = _drawn(rows, tmp_path / "metrics.png", monkeypatch)["loss"].get_lines()
+    assert list(faint.get_ydata()) == values and faint.get_alpha() < 0.5
+    mean = list(strong.get_ydata())
+    assert strong.get_label() == "loss, running mean"
+    assert mean[200] == pytest.approx(np.mean(values[190:211]))
+    assert mean[0] == pytest.approx(np.mean(values[:11]))
 
 
 def test_two_interrupts_end_a_run_that_waits_for_ever(shard: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_sigterm_saves_and_exits_143_and_resume_ends_the_same(
         signal_after(1, signal.SIGTERM, patched)
         assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 143
     told = capfd.readouterr().err.splitlines()[-1]
-    assert told == "siglip: stopped by SIGTERM after step 2; --resume goes on from there"
+    assert told == f"siglip: stopped by SIGTERM after step 2; to go on: siglip train --resume --out {tmp_path / 'run'}"
     assert len(metrics(tmp_path / "run")) == 2
     assert not (tmp_path / "run" / "export").exists()
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--resume"]) == 0

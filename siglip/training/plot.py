@@ -46,7 +46,7 @@ def draw(rows: Metrics, path: Path) -> None:
 
 
 def _frame(axes: Any, title: str, values: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("step", fontsize=8)
@@ -67,7 +67,7 @@ def _frame(axes: Any, title: str, values: Sequence[float]) -> None:
     else:
         axes.set_ylim(0.0, 1.05 * highest or 1.0)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=_STEPS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
 
 
 def _curves(axes: Any, rows: Metrics, names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         AutoImageProcessor,
         AutoModel,
         AutoModelForImageClassification,
+        AutoModelForZeroShotImageClassification,
         AutoProcessor,
         AutoTokenizer,
     )
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AutoTokenizer": "siglip.checkpoints",
     "AutoModelForImageClassification": "siglip.checkpoints",
+    "AutoModelForZeroShotImageClassification": "siglip.checkpoints",
     "AutoImageProcessor": "siglip.checkpoints",
     "AutoConfig": "siglip.checkpoints",
     "AutoModel": "siglip.checkpoints",
@@ -73,6 +75,7 @@ __all__ = [
     "AutoImageProcessor",
     "AutoModel",
     "AutoModelForImageClassification",
+    "AutoModelForZeroShotImageClassification",
     "AutoProcessor",
     "AutoTokenizer",
     "Captioner",

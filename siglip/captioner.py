@@ -17,10 +17,11 @@ from torch import Tensor
 from siglip.devices import find_device
 from siglip.download import fetched
 from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean, warn
+from siglip.keywords import LoadOptions, accepted, chosen_dtype
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
 from siglip.pictures import cores
-from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
+from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
 from siglip.streaming import checked_batch_size
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from siglip.checkpoints import fingerprint
 from siglip.devices import find_device, find_dtype, for_inference
 from siglip.errors import Failure
+from siglip.keywords import LoadOptions, accepted, chosen_dtype
 from siglip.model import SiglipForImageClassification
-from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
+from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, SiglipImageProcessor
 from siglip.streaming import PictureStream, check_many, checked_batch_size
 

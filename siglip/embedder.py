@@ -23,8 +23,9 @@ from siglip.checkpoints import files_key, fingerprint, remembered_fingerprint
 from siglip.devices import find_device, find_dtype, for_inference
 from siglip.embeddings import Embeddings, Kind
 from siglip.errors import Failure, InputError, PreparationError, ShapeError, clip, warn
+from siglip.keywords import LoadOptions, accepted, chosen_dtype
 from siglip.model import SiglipModel
-from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
+from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, SiglipProcessor, image_name
 from siglip.streaming import PictureStream, check_many, checked_batch_size
 

@@ -20,8 +20,9 @@ from siglip.captioner import Captioner, GenerateOptions, Scores, Text, told_task
 from siglip.classifier import Classifier
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean
+from siglip.keywords import LoadOptions, accepted, chosen_dtype
 from siglip.model import SiglipForImageClassification, SiglipModel
-from siglip.pretrained import LoadOptions, StrPath, accepted, chosen_dtype
+from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 from siglip.streaming import is_one_picture
 

@@ -7,12 +7,14 @@ so that every class keeps the two methods its users know. It is the only upward 
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import FrozenInstanceError
+from collections.abc import Mapping, Sequence
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
-from siglip.errors import InputError, clip, did_you_mean
+from siglip import keywords
+from siglip.errors import InputError, clip
+from siglip.keywords import ConfigOptions, LoadOptions, ModelOptions, SaveOptions, accepted, chosen_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -21,106 +23,21 @@ StrPath = str | Path
 Self = TypeVar("Self")  # typing.Self cannot be checked method by method at run time
 
 
-class HubOptions(TypedDict, total=False):
-    """Where and how a name such as "google/siglip-base-patch16-224" is looked up; unused for local folders.
-
-    `revision` is a branch, tag or commit; `token` opens private models; `cache_dir` replaces the hub's cache folder;
-    `local_files_only` never touches the network.
-    """
-
-    revision: str | None
-    token: str | bool | None
-    cache_dir: StrPath | None
-    local_files_only: bool
-
-
-class LoadOptions(HubOptions, total=False):
-    """Further keywords of existing scripts, each with the values that mean what happens here anyway; see `accepted`."""
-
-    torch_dtype: "torch.dtype | str | None"
-    use_safetensors: bool | None
-    low_cpu_mem_usage: bool | None
-    trust_remote_code: bool | None
-    use_fast: bool | None
-
-
-class ModelOptions(LoadOptions, total=False):
-    """The same for models: the classes of a fresh head may be told as a number or as either dictionary."""
-
-    num_labels: int
-    id2label: Mapping[int, str] | Mapping[str, str]
-    label2id: Mapping[str, int]
-    problem_type: str | None
-    ignore_mismatched_sizes: bool
-
-
-class SaveOptions(TypedDict, total=False):
-    """Keywords of saving in existing scripts that change nothing here."""
-
-    safe_serialization: bool
-    save_function: Callable[..., object]
-    push_to_hub: bool
-
-
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
-# weights are always read lazily, and there is one tokenizer and one image processor
-_HARMLESS: dict[str, tuple[bool | None, ...]] = {
-    "use_safetensors": (True, None),
-    "trust_remote_code": (False, None),
-    "low_cpu_mem_usage": (True, False, None),
-    "use_fast": (True, False, None),
-}
-
-
-def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ()) -> dict[str, Any]:
-    """Keywords of a loading function, under their names here and without those that change nothing.
-
-    `torch_dtype` is `dtype`, if that is among `known`. Raises InputError for an unknown keyword, naming the nearest
-    known one, and for a value that asks for something else than what happens.
-    """
-    kept: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in _HARMLESS:
-            if value not in _HARMLESS[name]:
-                raise InputError(
-                    f"{where} got {name}={clip(repr(value))}, but here it is always {_HARMLESS[name][0]} (no code "
-                    "from a checkpoint is run, and weights are safe to read); leave it out"
-                )
-        elif name == "torch_dtype" and "dtype" in known:
-            kept["dtype"] = value
-        elif name in known or name in _HUB:
-            kept[name] = value
-        else:
-            raise _unknown(name, where, (*known, *_HUB))
-    return kept
-
-
-def _unknown(name: str, where: str, known: Sequence[str]) -> InputError:
-    nearest = did_you_mean(name, known)
-    hint = f"did you mean {nearest!r}?" if nearest else f"it takes {', '.join(known)}"
-    return InputError(f"{where} has no keyword {clip(name)!r}; {hint}")
-
-
-def chosen_dtype(dtype: Any, torch_dtype: Any) -> Any:
-    """The one that is given, under its name here or that of existing scripts; raises InputError if they differ."""
-    if dtype is not None and torch_dtype is not None and _plain(dtype) != _plain(torch_dtype):
-        raise InputError(
-            f"got dtype={clip(repr(dtype))} and torch_dtype={clip(repr(torch_dtype))}, which mean the same; give one"
-        )
-    return torch_dtype if dtype is None else dtype
-
-
-def _plain(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def settled(kind: type[Self]) -> type[Self]:
     """A frozen configuration that says how to change it; trainers may switch off a cache that no model here has."""
+    made: Any = kind
+    names = {item.name for item in fields(made)}
 
     def set_attribute(self: Any, name: str, value: object) -> None:
-        if name != "use_cache":
-            how = f"dataclasses.replace(config, {name}=...)"
-            raise FrozenInstanceError(f"a {kind.__name__} stays as it was made; make another: {how}")
+        if name == "use_cache":
+            return
+        if name in names:
+            how = f"make another: model.config = dataclasses.replace(model.config, {name}=...)"
+        elif name in ("num_labels", "label2id"):
+            how = f"give from_pretrained {name}=..., or make another: config.with_labels([...])"
+        else:
+            how = f"it has no {name}"
+        raise FrozenInstanceError(f"a {kind.__name__} stays as it was made; {how}")
 
     kind.__setattr__ = set_attribute
     return kind
@@ -132,11 +49,23 @@ class PretrainedConfig:
     __slots__ = ()
 
     @classmethod
-    def from_pretrained(cls: type[Self], source: StrPath, **hub: Unpack[LoadOptions]) -> Self:
-        """The configuration of "nano", a local folder or file, or a hub name "owner/name"."""
+    def from_pretrained(cls: type[Self], source: StrPath, **options: Unpack[ConfigOptions]) -> Self:
+        """The configuration of "nano", a local folder or file, or a hub name "owner/name".
+
+        `num_labels`, `id2label`, `label2id` and `problem_type` change the classes of a SiglipConfig. Raises InputError
+        for an unknown keyword or classes that contradict each other.
+        """
         from siglip import checkpoints
 
-        return checkpoints.load_config(cls, source, **accepted(hub, f"{cls.__name__}.from_pretrained"))
+        known = keywords.CONFIG if hasattr(cls, "with_labels") else ()
+        given = accepted(options, f"{cls.__name__}.from_pretrained", known=known)
+        told = {name: given.pop(name) for name in known if name in given}
+        config: Any = checkpoints.load_config(cls, source, **given)
+        if told:
+            problem_type = told.pop("problem_type", config.problem_type)
+            labels = keywords.named_classes(**told) or list(config.id2label.values())
+            config = config.with_labels(labels, problem_type)
+        return config
 
     def save_pretrained(self, folder: StrPath) -> None:
         """Write the `config.json` that `from_pretrained` reads."""
@@ -171,44 +100,6 @@ class PretrainedProcessing:
         checkpoints.save_processing(self, folder)
 
 
-_SAVING = ("max_shard_bytes", "max_shard_size", "is_main_process", "state_dict", *SaveOptions.__annotations__)
-_MODEL = (
-    *("dtype", "device_map", "attn_implementation", "image_size", "labels", "num_labels", "id2label", "label2id"),
-    *("problem_type", "ignore_mismatched_sizes"),
-)
-
-
-def _labels(
-    labels: Sequence[str] | None,
-    num_labels: Any,
-    id2label: Mapping[Any, str] | None,
-    label2id: Mapping[str, Any] | None,
-) -> list[str] | None:
-    """The classes that all of these name; raises InputError where they contradict each other."""
-    told: dict[str, list[str]] = {}
-    numbered = [*(id2label or {}), *(label2id or {}).values()]
-    if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 1):
-        raise InputError(f"num_labels must be a whole number of at least 1, got {clip(repr(num_labels))}")
-    if wrong := [number for number in numbered if not str(number).isdecimal()]:
-        raise InputError(f"id2label and label2id number the classes 0, 1, 2, ..., got {clip(repr(wrong[0]))}")
-    if labels is not None:
-        told["labels"] = list(labels)
-    if id2label is not None:
-        told["id2label"] = [id2label[key] for key in sorted(id2label, key=int)]
-    if label2id is not None:
-        told["label2id"] = sorted(label2id, key=lambda label: int(label2id[label]))
-    numbers = [sorted(map(int, keys)) for keys in (id2label, label2id.values() if label2id else None) if keys]
-    if any(found != list(range(len(found))) for found in numbers):
-        raise InputError(f"classes are numbered 0, 1, 2, ... without gaps, got {clip(numbers[0])}")
-    if num_labels is not None and not told:
-        return [f"LABEL_{number}" for number in range(num_labels)]
-    answers = list(told.values())
-    counts = {len(answer) for answer in answers} | ({num_labels} if num_labels is not None else set[int]())
-    if len(counts) > 1 or any(answer != answers[0] for answer in answers):
-        raise InputError(f"num_labels={num_labels} and {clip(told)} name different classes; give one of them")
-    return answers[0] if answers else None
-
-
 class PretrainedModel:
     """Reading and writing of weights."""
 
@@ -222,6 +113,7 @@ class PretrainedModel:
         attn_implementation: Literal["sdpa"] = "sdpa",
         image_size: int | None = None,
         labels: Sequence[str] | None = None,
+        config: PretrainedConfig | None = None,
         **options: Unpack[ModelOptions],
     ) -> Self:
         """The model of "nano", a local folder or file, or a hub name "owner/name"; weights are read lazily.
@@ -229,7 +121,8 @@ class PretrainedModel:
         `dtype` is a torch dtype, its name (None: float32), or "auto" (as stored); `device_map` a device, "auto" (the
         first GPU, else the CPU), or {"": device}. `labels` names the classes of a fresh classifier head, as
         `num_labels`, `id2label` and `label2id` do in existing scripts; `problem_type` is that of SiglipConfig.
-        Attention is always PyTorch's scaled dot product.
+        Attention is always PyTorch's scaled dot product. `config` takes the place of the checkpoint's, for other
+        classes or dropout, or for a folder that holds weights alone.
         `image_size` in pixels resizes the position embeddings while loading, as the paper's code does. The processor
         must then be told, `processor.image_processor.settings = dataclasses.replace(
         processor.image_processor.settings, image_size=...)`; one from a folder where this model was saved knows it.
@@ -239,7 +132,7 @@ class PretrainedModel:
         """
         from siglip import checkpoints
 
-        given = accepted(options, f"{cls.__name__}.from_pretrained", known=_MODEL)
+        given = accepted(options, f"{cls.__name__}.from_pretrained", known=keywords.MODEL)
         device: Any = device_map[""] if isinstance(device_map, Mapping) and [*device_map] == [""] else device_map
         chosen = chosen_dtype(dtype, given.pop("dtype", None))
         named = {name: given.pop(name, None) for name in ("num_labels", "id2label", "label2id")}
@@ -252,7 +145,8 @@ class PretrainedModel:
             device=device,
             attn_implementation=attn_implementation,
             image_size=image_size,
-            labels=_labels(labels, **named),
+            labels=keywords.named_classes(labels, **named),
+            config=config,
             **given,
         )
 
@@ -275,7 +169,7 @@ class PretrainedModel:
 
         for name, value in options.items():
             if name not in SaveOptions.__annotations__:
-                raise _unknown(name, "save_pretrained", _SAVING)
+                raise keywords.unknown(name, "save_pretrained", keywords.SAVING)
             if value is (name == "push_to_hub") or (name, value) == ("save_function", None):
                 raise InputError(
                     f"save_pretrained got {name}={clip(repr(value))}, but it writes safetensors, into a "
@@ -297,6 +191,12 @@ class PretrainedModel:
             mine.config.save_pretrained(folder)
         module: Any = super()
         return module.state_dict(*args, **options)
+
+    @classmethod
+    def from_config(cls: type[Self], config: PretrainedConfig) -> Self:
+        """A model with fresh weights, as `cls(config)` makes it."""
+        made: Any = cls
+        return made(config)
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -332,9 +232,8 @@ class PretrainedModel:
         """
         asked = {**(gradient_checkpointing_kwargs or {}), **(activation_checkpointing_kwargs or {})}
         asked |= {"every_n_layers": every_n_layers, "offload": offload}
-        for name, value in asked.items():
-            if (name, value) not in (("use_reentrant", False), ("every_n_layers", 1), ("offload", False)):
-                raise InputError(f"gradient checkpointing takes no {name}={clip(repr(value))}; leave it out")
+        happens = {"use_reentrant": [False, None], "every_n_layers": [1], "offload": [False]}
+        keywords.agreed(asked, happens, "gradient checkpointing")
         self._set_gradient_checkpointing(True)
 
     activation_checkpointing_enable = gradient_checkpointing_enable

@@ -84,20 +84,27 @@ class PaliGemmaOutput(_Output):
 
 
 for _kind in (TowerOutput, SiglipOutput, ImageClassifierOutput, PaliGemmaOutput):
-    # torch.export and torch.func look inside of what a model returns
-    register_dataclass(_kind)
+    # torch.export and torch.func look inside of what a model returns, and saved programs name it
+    register_dataclass(_kind, serialized_type_name=f"siglip.{_kind.__name__}")
 
 
 def for_scripts(forward: Callable[..., _Output]) -> Callable[..., Any]:
-    """A `forward` with two more keywords of existing scripts: `return_dict=False` gives a tuple of what is not None.
+    """A `forward` with three more keywords of existing scripts: `return_dict=False` gives a tuple of what is not None.
 
-    `output_attentions=True` is refused with an InputError: the kernels that attention runs on keep no weights.
+    `output_attentions=True` is refused with an InputError, since the kernels that attention runs on keep no weights,
+    and `position_ids` too: positions are those of the tokens.
     """
 
     @functools.wraps(forward)
     def asked(
-        *inputs: Any, output_attentions: bool | None = None, return_dict: bool | None = None, **options: Any
+        *inputs: Any,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        position_ids: object = None,
+        **options: Any,
     ) -> Any:
+        if position_ids is not None:
+            raise InputError("got position_ids, but a token's position is its place in input_ids; leave them out")
         if output_attentions:
             raise InputError(
                 "output_attentions=True, but attention here is PyTorch's scaled dot product, which keeps no weights; "

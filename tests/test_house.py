@@ -27,6 +27,7 @@ ROWS = [
         "contact_sheet",
         "pictures",
         "pretrained",
+        "keywords",
         "devices",
         "download",
         "embeddings",
@@ -65,8 +66,8 @@ ONLY_IN = {
     "rawpy": {"search/media.py"},
     "pillow_heif": {"processing/decode.py"},
     "sklearn": {"search/map.py"},
-    "sentencepiece": {"processing/tokenizer.py"},
-    "tokenizers": {"processing/tokenizer.py"},
+    "sentencepiece": {"processing/vocabulary.py"},
+    "tokenizers": {"processing/vocabulary.py"},
     "turbovec": {"search/vectors.py"},
     "watchfiles": {"search/watching.py"},
 }

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from siglip import (
     AutoConfig,
@@ -22,9 +25,13 @@ from siglip import (
     SiglipConfig,
     SiglipForImageClassification,
     SiglipModel,
+    SiglipProcessor,
+    SiglipTextModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     pipeline,
 )
-from siglip.errors import InputError, ShapeError
+from siglip.errors import CheckpointError, ConfigError, InputError, PreparationError, ShapeError, SiglipError
 
 LOADERS: list[Callable[..., Any]] = [
     AutoConfig.from_pretrained,
@@ -209,3 +216,89 @@ def test_what_scripts_ask_a_model_and_its_inputs(tiny_model: SiglipModel) -> Non
     assert processor.image_processor.size == {"height": 48, "width": 48}
     inputs = processor(text="a cat", images=torch.zeros(3, 8, 8), return_tensors="pt").to("cpu", torch.float16)
     assert (inputs.pixel_values.dtype, inputs.input_ids.dtype) == (torch.float16, torch.int64)
+
+
+def test_a_configuration_is_read_with_other_classes_and_given_to_a_model(
+    tmp_path: Path, tiny_config: SiglipConfig
+) -> None:
+    whole = SiglipForImageClassification(tiny_config.with_labels(["a", "b"]))
+    whole.save_pretrained(tmp_path)
+    config = SiglipConfig.from_pretrained(tmp_path, num_labels=3, problem_type="multi_label_classification")
+    assert (config.num_labels, config.problem_type) == (3, "multi_label_classification")
+    model = SiglipForImageClassification.from_pretrained(tmp_path, config=config)
+    assert model.classifier.weight.shape[0] == model.num_labels == 3
+    same = SiglipConfig.from_pretrained(tmp_path)
+    kept = SiglipForImageClassification.from_pretrained(tmp_path, config=same)
+    assert torch.equal(kept.classifier.weight, whole.classifier.weight)
+    dropout = replace(same.vision_config, attention_dropout=0.25)
+    tower = SiglipVisionModel.from_pretrained(tmp_path, config=replace(dropout, vision_use_head=False))
+    assert tower.config.attention_dropout == 0.25
+    with pytest.raises(ConfigError, match="config of a SiglipVisionModel is a SiglipVisionConfig, got SiglipConfig"):
+        SiglipVisionModel.from_pretrained(tmp_path, config=same)
+    with pytest.raises(InputError, match=r"SiglipVisionConfig\.from_pretrained has no keyword 'num_labels'"):
+        SiglipVisionConfig.from_pretrained(tmp_path, num_labels=3)
+
+
+def test_weights_alone_are_told_and_load_with_a_configuration(tmp_path: Path, tiny_config: SiglipConfig) -> None:
+    towers = (
+        SiglipModel(tiny_config),
+        SiglipForImageClassification(tiny_config.with_labels(["a", "b", "c"])),
+        SiglipVisionModel(tiny_config.vision_config),
+        SiglipTextModel(tiny_config.text_config),
+    )
+    for number, model in enumerate(towers):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        weights = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"holds weights, but no config.json.*config=model.config"):
+            type(model).from_pretrained(folder)
+        again: Any = type(model).from_pretrained(folder, config=model.config)
+        assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
+        assert again.config == model.config
+
+
+def test_a_hint_of_a_configuration_names_what_can_be_done(tiny_config: SiglipConfig) -> None:
+    with pytest.raises(
+        FrozenInstanceError, match=r"from_pretrained num_labels=\.\.\., or make another: config\.with_labels"
+    ):
+        tiny_config.num_labels = 3  # pyright: ignore
+    with pytest.raises(
+        FrozenInstanceError, match=r"model\.config = dataclasses\.replace\(model\.config, id2label=\.\.\.\)"
+    ):
+        tiny_config.id2label = {0: "a"}  # pyright: ignore
+    with pytest.raises(FrozenInstanceError, match="it has no dropout_rate"):
+        tiny_config.dropout_rate = 0.1  # pyright: ignore
+
+
+def test_options_that_would_change_the_input_are_refused_by_name() -> None:
+    processor = SiglipProcessor.from_pretrained("nano")
+    picture = np.zeros((4, 4, 3), np.uint8)
+    for options, message in (
+        ({"do_rescale": False}, "do_rescale=False, but here it is always True"),
+        ({"do_resize": False}, "do_resize=False, but here it is always True"),
+        ({"image_mean": [0.0, 0.0, 0.0]}, r"image_mean=\[0.0, 0.0, 0.0\], but here it is always \[0.5, 0.5, 0.5\]"),
+        ({"do_center_crop": True}, "the image processor has no keyword 'do_center_crop'; it takes do_resize"),
+        ({"size": {"shortest_edge": 64}}, "size is a height and an equal width in pixels"),
+        ({"size": {"height": 64, "width": 32}}, "size is a height and an equal width in pixels"),
+    ):
+        with pytest.raises(SiglipError, match=message):
+            processor.image_processor(picture, **options)
+        with pytest.raises(SiglipError, match=message):
+            processor(images=picture, **options)
+    assert processor(images=picture, size={"height": 64, "width": 64}, return_tensors="pt").pixel_values.shape[-1] == 64
+    assert processor.image_processor.settings.image_size == 48
+    for options, message in (
+        ({"add_special_tokens": False}, "add_special_tokens=False, but here it is always True"),
+        ({"return_attention_mask": True}, "return_attention_mask=True, but here it is always False"),
+        ({"do_resize": True}, "the processor, given texts alone, has no keyword 'do_resize'"),
+    ):
+        with pytest.raises(SiglipError, match=message):
+            processor(text=["a"], **options)
+    with pytest.raises(PreparationError, match="the vocabulary has no piece 'nothing of the kind'"):
+        processor.tokenizer.convert_tokens_to_ids(["\u2581a", "nothing of the kind"])
+
+
+def test_positions_are_not_given(tiny_model: SiglipModel) -> None:
+    with pytest.raises(InputError, match="got position_ids"):
+        tiny_model.text_model(torch.zeros(1, 5, dtype=torch.long), position_ids=torch.arange(5)[None])

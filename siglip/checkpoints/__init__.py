@@ -7,6 +7,7 @@ from siglip.checkpoints.save import convert, save_model, save_processing
 from siglip.config import SiglipConfig as AutoConfig
 from siglip.model import SiglipForImageClassification as AutoModelForImageClassification
 from siglip.model import SiglipModel as AutoModel
+from siglip.model import SiglipModel as AutoModelForZeroShotImageClassification
 from siglip.processing import SiglipImageProcessor as AutoImageProcessor
 from siglip.processing import SiglipProcessor as AutoProcessor
 from siglip.processing import SiglipTokenizer as AutoTokenizer
@@ -16,6 +17,7 @@ __all__ = [
     "AutoImageProcessor",
     "AutoModel",
     "AutoModelForImageClassification",
+    "AutoModelForZeroShotImageClassification",
     "AutoProcessor",
     "AutoTokenizer",
     "classifies",

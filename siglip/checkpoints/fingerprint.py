@@ -15,8 +15,9 @@ from siglip import __version__
 from siglip.checkpoints.hub import resolve
 from siglip.config import SiglipTextConfig
 from siglip.files import cache_folder, write_text
+from siglip.keywords import HubOptions
 from siglip.model import kind_of
-from siglip.pretrained import HubOptions, PretrainedModel, StrPath
+from siglip.pretrained import PretrainedModel, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor
 
 AnyProcessor = SiglipProcessor | PaliGemmaProcessor | SiglipImageProcessor

@@ -6,7 +6,8 @@ from typing import Unpack, cast
 
 from siglip.errors import CheckpointError, DownloadError, clip
 from siglip.files import existing, settle
-from siglip.pretrained import HubOptions, StrPath, accepted
+from siglip.keywords import HubOptions, accepted
+from siglip.pretrained import StrPath
 from siglip.releases import BUILT_IN, BUILT_IN_WRITER, RELEASES, check_model_name
 
 CONFIG_FILES = ("config.json", "open_clip_config.json")

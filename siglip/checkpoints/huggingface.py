@@ -43,16 +43,22 @@ def read_config(path: Path) -> SiglipConfig:
             f'{file} has no "model_type", so it does not say which model this is; expected "siglip". Get the file '
             "again, or add the key if this really is a SigLIP"
         )
+    return parse_config(_whole(values), file)
+
+
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    """With both towers, of which the one that is not there is the default's."""
     tower = _TOWERS.get(str(values.get("model_type")))
-    return parse_config(values if tower is None else {f"{tower}_config": values}, file)
+    return values if tower is None else {f"{tower}_config": values}
 
 
-def read(path: Path) -> Checkpoint:
-    """The checkpoint of a folder, or of one safetensors file with `config.json` beside it."""
+def read(path: Path, told: SiglipConfig | SiglipTextConfig | SiglipVisionConfig | None = None) -> Checkpoint:
+    """The checkpoint of a folder, or of one safetensors file with `config.json` beside it, unless it is `told`."""
     folder = path if path.is_dir() else path.parent
-    config = read_config(folder)
+    model_type = str(read_json(folder / CONFIG).get("model_type")) if told is None else told.model_type
+    config = read_config(folder) if told is None else parse_config(_whole(told.to_dict()), folder)
     files = open_weights(path)
-    tower = _TOWERS.get(str(read_json(folder / CONFIG).get("model_type")))
+    tower = _TOWERS.get(model_type)
     prefix = "" if tower is None else f"{tower}_model."
     tensors = {
         name if name.startswith(prefix) else prefix + name: tensor

@@ -19,13 +19,14 @@ from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, pr
 from siglip.checkpoints.hub import CONFIG_FILES, MODEL_FILES, PREPARATION_FILES, resolve
 from siglip.checkpoints.match import CLASSIFIER, find_tensors
 from siglip.checkpoints.tensors import Checkpoint, StoredTensor
-from siglip.config import ImageSettings, ProblemType, SiglipConfig
+from siglip.config import ImageSettings, ProblemType, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.devices import find_device
 from siglip.errors import CheckpointError, ConfigError, clip
+from siglip.keywords import HubOptions
 from siglip.model import kind_of, resize_position_embedding
 from siglip.model.int8 import make_int8, quantised
-from siglip.pretrained import HubOptions, StrPath
+from siglip.pretrained import StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipTokenizer
 
 _Kind = TypeVar("_Kind")
@@ -84,12 +85,14 @@ def load_model(
     image_size: int | None = None,
     labels: Sequence[str] | None = None,
     problem_type: ProblemType | None = None,
+    config: Any = None,
     **hub: Unpack[HubOptions],
 ) -> _Kind:
     """A model in evaluation mode from a checkpoint in any of the three layouts; see SiglipModel.from_pretrained.
 
     Towers and classifiers load from checkpoints of the whole model too. A classifier keeps the stored head unless
     other `labels` are given; without either it gets a fresh one for two classes. Temperature and bias stay float32.
+    `config`, of the model's kind, takes the place of the stored one.
     """
     if attn_implementation != "sdpa":
         raise ConfigError(
@@ -104,17 +107,21 @@ def load_model(
     if (labels is not None or problem_type is not None) and not row.has_classes:
         raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
     path = resolve(source, files=MODEL_FILES, **hub)
+    if row.writes_text and config is not None:
+        raise ConfigError(f"config has no meaning for {kind.__name__}, which is as its files say; leave it out")
     if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, config)
     if "text" in row.towers and _is_classifier(checkpoint):
         raise CheckpointError(
             f"{source} is a classifier of {checkpoint.config.num_labels} classes and reads no texts; use it with "
             "`siglip classify` without labels, `siglip embed` or `siglip evaluate --task classification`, in Python as "
             "Classifier or SiglipForImageClassification"
         )
-    config = checkpoint.config
-    stored = list(config.id2label.values()) if CLASSIFIER[0] in checkpoint.tensors else None
+    stored = list(checkpoint.config.id2label.values()) if CLASSIFIER[0] in checkpoint.tensors else None
+    config = checkpoint.config if config is None else _told_config(kind, config, checkpoint.config)
+    if labels is None and config.id2label != checkpoint.config.id2label:
+        labels = list(config.id2label.values())
     fresh_head = row.has_classes and (stored is None or (labels is not None and list(labels) != stored))
     if problem_type is not None:
         config = replace(config, problem_type=problem_type)
@@ -129,6 +136,15 @@ def load_model(
     state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=device)
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def _told_config(kind: type, config: Any, stored: SiglipConfig) -> SiglipConfig:
+    """The `config` that the caller gives, for both towers; raises ConfigError if it is of another kind of model."""
+    expected: Any = type(kind_of(kind).own_config(stored))
+    if not isinstance(config, expected):
+        raise ConfigError(f"config of a {kind.__name__} is a {expected.__name__}, got {clip(repr(config))}")
+    towers = {SiglipTextConfig: "text_config", SiglipVisionConfig: "vision_config"}
+    return replace(stored, **{towers[expected]: config}) if expected in towers else config
 
 
 def _load_paligemma(
@@ -210,6 +226,11 @@ class _NothingDrawn(TorchFunctionMode):
 def layout_of(path: Path) -> ModuleType:
     """The module that reads a folder or file; raises CheckpointError if none does."""
     layouts = _layouts(path)
+    if not layouts and path.is_dir() and huggingface.weight_files(path):
+        raise CheckpointError(
+            f"{path} holds weights, but no {huggingface.CONFIG} that says of which model; save it with "
+            "model.save_pretrained(folder), or give from_pretrained(folder, config=model.config)"
+        )
     if not layouts:
         raise CheckpointError(
             f"{path} does not contain a checkpoint; expected a folder with {huggingface.CONFIG} and "
@@ -219,8 +240,10 @@ def layout_of(path: Path) -> ModuleType:
     return layouts[0]
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """What a folder or file holds, unread."""
+def open_checkpoint(path: Path, config: Any = None) -> Checkpoint:
+    """What a folder or file holds, unread; with a `config`, the folder may hold weights alone."""
+    if config is not None and not _layouts(path) and huggingface.weight_files(path):
+        return huggingface.read(path, config)
     return layout_of(path).read(path)
 
 

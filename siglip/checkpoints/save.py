@@ -14,8 +14,9 @@ from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
 from siglip.errors import CheckpointError, ConfigError, TensorMismatch, clip
 from siglip.files import replacing_together, settle
+from siglip.keywords import HubOptions
 from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel, kind_of
-from siglip.pretrained import HubOptions, PretrainedModel, PretrainedProcessing, StrPath
+from siglip.pretrained import PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
 _LAYOUTS = {"huggingface": huggingface, "big_vision": big_vision, "open_clip": open_clip}

@@ -86,6 +86,11 @@ class SiglipForImageClassification(PretrainedModel, nn.Module):
         )
 
     @property
+    def num_labels(self) -> int:
+        """Classes."""
+        return self.config.num_labels
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.classifier.weight.device

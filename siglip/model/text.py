@@ -71,6 +71,10 @@ class SiglipTextModel(PretrainedModel, nn.Module):
         pooled = x[:, -1]
         return TowerOutput(x, self.head(pooled) if self.head is not None else pooled, states)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What turns the input into vectors, as adapters ask for it."""
+        return self.embeddings.token_embedding
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

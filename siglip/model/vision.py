@@ -98,6 +98,10 @@ class SiglipVisionModel(PretrainedModel, nn.Module):
         x = self.post_layernorm(x)
         return TowerOutput(x, self.head(x) if self.head is not None else None, states)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What turns the input into vectors, as adapters ask for it."""
+        return self.embeddings.patch_embedding
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

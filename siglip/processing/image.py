@@ -1,7 +1,8 @@
 """Pictures in any form -> pixel_values f32[b, 3, size, size], exactly as the checkpoint wants them."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from siglip.config import ImageSettings
 from siglip.errors import PreparationError, ShapeError, UnreadableImage, clip
+from siglip.keywords import ImageOptions, agreed
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.decode import DecodedPicture, ImageInput, decode_picture, image_name
 from siglip.types import ModelInputs
@@ -26,13 +28,24 @@ class SiglipImageProcessor(PretrainedProcessing):
     bits of 16-bit grey are scaled; parts that are transparent lie over white, however the picture came.
     """
 
+    # what existing scripts ask; see `preprocess` for what they may say
+    do_resize: ClassVar[bool] = True
+    do_rescale: ClassVar[bool] = True
+    do_normalize: ClassVar[bool] = True
+    rescale_factor: ClassVar[float] = 1 / 255
+    model_input_names: ClassVar[list[str]] = ["pixel_values"]
+
     def __init__(self, settings: ImageSettings | None = None) -> None:
         self.settings = settings if settings is not None else ImageSettings()
 
     @property
     def size(self) -> dict[str, int]:
-        """Height and width in pixels, as existing scripts read them."""
+        """Height and width in pixels, as existing scripts read and set them."""
         return {"height": self.settings.image_size, "width": self.settings.image_size}
+
+    @size.setter
+    def size(self, size: Mapping[str, int]) -> None:
+        self.settings = replace(self.settings, image_size=_side(size))
 
     @property
     def image_mean(self) -> list[float]:
@@ -44,20 +57,41 @@ class SiglipImageProcessor(PretrainedProcessing):
         """What each channel is then divided by."""
         return list(self.settings.image_std)
 
+    @property
+    def resample(self) -> int:
+        """PIL's number of the filter."""
+        return int(_FILTERS[self.settings.resample])
+
     def __call__(
-        self, images: ImageInput | Sequence[ImageInput], *, return_tensors: Literal["pt", "np"] | None = None
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        *,
+        return_tensors: Literal["pt", "np"] | None = None,
+        size: Mapping[str, int] | None = None,
+        **options: Unpack[ImageOptions],
     ) -> ModelInputs:
         """The same as `preprocess`."""
-        return self.preprocess(images, return_tensors=return_tensors)
+        return self.preprocess(images, return_tensors=return_tensors, size=size, **options)
 
     def preprocess(
-        self, images: ImageInput | Sequence[ImageInput], *, return_tensors: Literal["pt", "np"] | None = None
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        *,
+        return_tensors: Literal["pt", "np"] | None = None,
+        size: Mapping[str, int] | None = None,
+        **options: Unpack[ImageOptions],
     ) -> ModelInputs:
         """`pixel_values` float32 [batch, 3, size, size] for one picture, a list of them, or a four-dimensional array.
 
         As "pt" (torch) or "np" (NumPy); without `return_tensors` a list with one NumPy array a picture. See
-        `read_image` for the forms a picture may have. Raises UnreadableImage naming the first picture that is broken.
+        `read_image` for the forms a picture may have. `size`, a height and an equal width, is for this call alone; a
+        model takes another than the checkpoint's with `interpolate_pos_encoding=True`. The other options are those of
+        existing scripts and may say what happens anyway.
+        Raises UnreadableImage naming the first picture that is broken, InputError for an option that says else.
         """
+        if size is not None and _side(size) != self.settings.image_size:
+            other = SiglipImageProcessor(replace(self.settings, image_size=_side(size)))
+            return other.preprocess(images, return_tensors=return_tensors, **options)
         if return_tensors not in ("pt", "np", None):
             raise PreparationError(f"return_tensors must be 'pt', 'np' or None, got {clip(repr(return_tensors))}")
         batch: Sequence[ImageInput]
@@ -67,8 +101,9 @@ class SiglipImageProcessor(PretrainedProcessing):
             batch = images
         else:
             batch = [images]
-        size = self.settings.image_size
-        pixels = np.empty((len(batch), size, size, 3), np.uint8)
+        self._check_options(options, batch)
+        side = self.settings.image_size
+        pixels = np.empty((len(batch), side, side, 3), np.uint8)
         for index, image in enumerate(batch):
             try:
                 pixels[index] = self.pixels(image)
@@ -107,3 +142,29 @@ class SiglipImageProcessor(PretrainedProcessing):
         )
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return planes.div_(scale).sub_(mean).div_(std)
+
+    def _check_options(self, options: ImageOptions, batch: Sequence[ImageInput]) -> None:
+        floats = all(isinstance(image, np.ndarray | Tensor) and "float" in str(image.dtype) for image in batch)
+        happens: dict[str, list[Any]] = {
+            "do_resize": [True, None],
+            # arrays of floats from 0 to 1 are taken as they are
+            "do_rescale": [True, None, False] if floats else [True, None],
+            "do_normalize": [True, None],
+            "do_convert_rgb": [True, None],
+            "resample": [self.resample, _FILTERS[self.settings.resample], None],
+            "rescale_factor": [1 / 255, None],
+            "image_mean": [self.image_mean, self.settings.image_mean, None],
+            "image_std": [self.image_std, self.settings.image_std, None],
+            "data_format": ["channels_first", None],
+        }
+        agreed(options, happens, "the image processor")
+
+
+def _side(size: Any) -> int:
+    height = size.get("height") if isinstance(size, Mapping) else None
+    if type(height) is not int or height < 1 or dict(size) != {"height": height, "width": height}:
+        raise PreparationError(
+            f"size is a height and an equal width in pixels, such as {{'height': 224, 'width': 224}}, got "
+            f"{clip(repr(size))}"
+        )
+    return height

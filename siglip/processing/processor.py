@@ -1,13 +1,14 @@
 """Texts and pictures -> ModelInputs for `model(**inputs)`: the tokenizer and the image processor joined."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
 from siglip.errors import PreparationError
+from siglip.keywords import TokenizerOptions, agreed
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.image import ImageInput, SiglipImageProcessor
 from siglip.processing.tokenizer import Ids, SiglipTokenizer, Texts
@@ -16,6 +17,8 @@ from siglip.types import ModelInputs
 
 class SiglipProcessor(PretrainedProcessing):
     """What a checkpoint does to texts and pictures before its towers see them."""
+
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "input_ids"]
 
     def __init__(self, image_processor: SiglipImageProcessor, tokenizer: SiglipTokenizer) -> None:
         self.image_processor = image_processor
@@ -35,14 +38,20 @@ class SiglipProcessor(PretrainedProcessing):
         truncation: str | bool | None = None,
         max_length: int | None = None,
         return_tensors: Literal["pt", "np"] | None = None,
+        **options: Any,
     ) -> ModelInputs:
         """`input_ids` of one or more texts, `pixel_values` of one or more pictures, or both; options as there.
 
+        Further options go to the tokenizer or to the image processor, whichever has them.
         Raises PreparationError if neither is given, if `text` holds something else (the two swapped), or for an
         option that would change the result; UnreadableImage for a picture that cannot be read.
         """
         if text is None and images is None:
             raise PreparationError("neither text nor images given; pass at least one of text=... and images=...")
+        of_text: Any = {name: value for name, value in options.items() if name in TokenizerOptions.__annotations__}
+        of_images: Any = {name: value for name, value in options.items() if name not in of_text}
+        if images is None and of_images:
+            agreed(of_images, dict.fromkeys(TokenizerOptions.__annotations__, ()), "the processor, given texts alone,")
         inputs = ModelInputs()
         if text is not None:
             first = text[0] if isinstance(text, list | tuple) and text else text
@@ -52,10 +61,15 @@ class SiglipProcessor(PretrainedProcessing):
                     "processor(text=..., images=...)"
                 )
             inputs |= self.tokenizer(
-                text, padding=padding, truncation=truncation, max_length=max_length, return_tensors=return_tensors
+                text,
+                padding=padding,
+                truncation=truncation,
+                max_length=max_length,
+                return_tensors=return_tensors,
+                **of_text,
             )
         if images is not None:
-            inputs |= self.image_processor.preprocess(images, return_tensors=return_tensors)
+            inputs |= self.image_processor.preprocess(images, return_tensors=return_tensors, **of_images)
         return inputs
 
     def decode(self, token_ids: Ids, skip_special_tokens: bool = False) -> str:

@@ -4,22 +4,22 @@ The published SigLIP checkpoints come with a SentencePiece file (`spiece.model`)
 `tokenizer.json`. The file decides the rest; nothing here depends on a model's name or on the other texts of a batch.
 """
 
-import itertools
 import shutil
-import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from siglip.config import Clean, TextSettings
-from siglip.errors import CheckpointError, PreparationError, clip, warn
+from siglip.config import TextSettings
+from siglip.errors import PreparationError, clip, warn
 from siglip.files import replacing
+from siglip.keywords import TokenizerOptions, agreed
 from siglip.pretrained import PretrainedProcessing
+from siglip.processing.vocabulary import read_vocabulary
 from siglip.types import ModelInputs
 
 if TYPE_CHECKING:
@@ -30,10 +30,13 @@ else:
 
 Ids = Sequence[int] | Int[np.ndarray, "tokens"] | Int[Tensor, "tokens"]
 
-_SPACE_MARK = "\u2581"
-_PREFIX = "<unk>"
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_GEMMA_PAD_EOS_BOS = (0, 1, 2)
+_HAPPENS: dict[str, list[Any]] = {
+    "add_special_tokens": [True],
+    "return_attention_mask": [False, None],
+    "return_token_type_ids": [False, None],
+    "padding_side": ["right", None],
+    "verbose": [True, False],
+}
 
 
 class SiglipTokenizer(PretrainedProcessing):
@@ -51,9 +54,12 @@ class SiglipTokenizer(PretrainedProcessing):
     Raises CheckpointError for a file that holds no such vocabulary.
     """
 
+    padding_side: ClassVar[str] = "right"
+    model_input_names: ClassVar[list[str]] = ["input_ids"]
+
     def __init__(self, vocab_file: str | Path, settings: TextSettings | None = None) -> None:
         self.vocab_file = Path(vocab_file)
-        self._vocabulary = _read_vocabulary(self.vocab_file)
+        self._vocabulary = read_vocabulary(self.vocab_file)
         clean = "lower" if self._vocabulary.is_gemma else "canonicalize-hf"
         self.settings = settings if settings is not None else TextSettings(clean=clean)
         self.vocab_size: int = self._vocabulary.size
@@ -70,13 +76,16 @@ class SiglipTokenizer(PretrainedProcessing):
         truncation: str | bool | None = None,
         max_length: int | None = None,
         return_tensors: str | None = None,
+        **options: Unpack[TokenizerOptions],
     ) -> ModelInputs:
         """`input_ids` of one text or of several: lists, or i64[batch, ctx] with `return_tensors` "pt" or "np".
 
         The other options are those of existing scripts. They may say what happens anyway (`padding="max_length"`,
         `truncation=True`, `max_length` of the checkpoint) and nothing else. Raises PreparationError for another
-        value, for input that is not text, and for a text that is too long with `truncation=False`.
+        value, for input that is not text, and for a text that is too long with `truncation=False`, InputError for
+        another keyword.
         """
+        agreed(options, _HAPPENS, "the tokenizer")
         self._check_options(padding, truncation, max_length)
         if return_tensors not in (None, "pt", "np"):
             raise PreparationError(
@@ -109,6 +118,39 @@ class SiglipTokenizer(PretrainedProcessing):
     def model_max_length(self) -> int:
         """Tokens of every text, EOS and padding included."""
         return self.settings.context_length
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @property
+    def eos_token(self) -> str:
+        """The piece that ends every text."""
+        return self._vocabulary.piece(self.eos_token_id)
+
+    @property
+    def pad_token(self) -> str:
+        """The piece that fills up every text."""
+        return self._vocabulary.piece(self.pad_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text with its EOS, neither cut nor padded; the model reads what calling the tokenizer gives."""
+        return [*self.pieces(text), self.eos_token_id]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """The id of a piece, or of each; raises PreparationError for one that is not in the vocabulary."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        index = self.piece_to_id(tokens)
+        if index is None:
+            raise PreparationError(
+                f"the vocabulary has no piece {clip(repr(tokens))}; pieces are what tokenize(text) gives, with "
+                "\u2581 for a blank"
+            )
+        return index
+
+    def get_vocab(self) -> dict[str, int]:
+        """Every piece with its id."""
+        return {self._vocabulary.piece(index): index for index in range(self.vocab_size)}
 
     def convert_ids_to_tokens(self, ids: Ids) -> list[str]:
         """The piece of each id, as it stands in the vocabulary."""
@@ -219,137 +261,6 @@ class SiglipTokenizer(PretrainedProcessing):
                 f"max_length={clip(repr(max_length))}, but this checkpoint reads exactly {length} tokens; "
                 f"pass max_length={length} or nothing"
             )
-
-
-def clean_text(text: str, clean: Clean) -> str:
-    """Clean a text in one of the four ways of TextSettings.
-
-    "canonicalize-hf" is the published tokenizer class; "canonicalize-bv" is big_vision's zero-shot evaluation
-    (evaluators/proj/image_text/prompt_engineering.py).
-    """
-    if clean == "none":
-        return text
-    if clean == "lower":
-        return text.lower()
-    # which comes first shows in the two small sigmas: what follows the letter chooses between them
-    if clean == "canonicalize-hf":
-        text = text.lower().translate(_NO_PUNCTUATION)
-    else:
-        text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
-    return " ".join(text.split())
-
-
-class _SentencePiece:
-    """A SentencePiece vocabulary."""
-
-    file_name = "spiece.model"
-
-    def __init__(self, data: bytes) -> None:
-        from sentencepiece import SentencePieceProcessor
-
-        self._model: Any = SentencePieceProcessor(model_proto=data)
-        self.size: int = self._model.get_piece_size()
-        self.eos_id: int = self._model.eos_id()
-        self.is_gemma = (self._model.pad_id(), self.eos_id, self._model.bos_id()) == _GEMMA_PAD_EOS_BOS
-        if self.eos_id < 0:
-            raise ValueError("it has no end-of-sentence piece")
-        self.special_ids = {self.eos_id, self._model.unk_id()} | ({0} if self.is_gemma else set[int]())
-        self.unread: list[str] = []
-        self.unknown_ids = {self._model.unk_id(), self._model.piece_to_id(_SPACE_MARK)}
-        self._prefix_length = len(self._model.encode(_PREFIX))
-
-    def encode(self, texts: list[str], clean: Clean) -> list[list[int]]:
-        """Ids without EOS."""
-        if clean != "canonicalize-hf":
-            return [self._model.encode(clean_text(text, clean)) for text in texts]
-        # The published class puts this prefix and a space mark before the text and drops the prefix's pieces. That
-        # shifts the path scores, whose rounding decides between equal paths ("oo o" or "o oo"), so we do the same.
-        marked = (_PREFIX + clean_text(_SPACE_MARK + text.replace(_SPACE_MARK, " "), clean) for text in texts)
-        return [self._model.encode(text)[self._prefix_length :] for text in marked]
-
-    def piece(self, index: int) -> str:
-        """The piece of an id."""
-        return self._model.id_to_piece(index)
-
-    def index(self, piece: str) -> int | None:
-        """The id of a piece."""
-        index = self._model.piece_to_id(piece)
-        return index if self._model.id_to_piece(index) == piece else None
-
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        """The text of ids, special tokens spelled out and set off by a space as in the published class."""
-        if skip_special_tokens:
-            ids = [index for index in ids if index not in self.special_ids]
-        done = text = ""
-        for special, run in itertools.groupby(ids, self.special_ids.__contains__):
-            if special:
-                done, text = f"{done} {text}{''.join(map(self._model.id_to_piece, run))}", ""
-            else:
-                text = self._model.decode(list(run))
-        return (done + text).strip()
-
-
-class _TokenizerJson:
-    """Gemma's vocabulary as a `tokenizer.json`."""
-
-    file_name = "tokenizer.json"
-
-    def __init__(self, data: bytes) -> None:
-        from tokenizers import Tokenizer
-
-        self._model: Any = Tokenizer.from_buffer(data)
-        self._model.no_padding()
-        self._model.no_truncation()
-        self._model.encode_special_tokens = True
-        self.size: int = self._model.get_vocab_size()
-        ids = tuple(self._model.token_to_id(token) for token in ("<pad>", "<eos>", "<bos>"))
-        if ids != _GEMMA_PAD_EOS_BOS:
-            raise ValueError(f"Gemma has <pad>, <eos>, <bos> at 0, 1, 2, here they are at {ids}")
-        self.is_gemma = True
-        self.eos_id = 1
-        marks = (self._model.token_to_id(piece) for piece in ("<unk>", _SPACE_MARK))
-        self.unknown_ids = {index for index in marks if index is not None}
-        added = self._model.get_added_tokens_decoder().items()
-        known = self._model.get_vocab_size(with_added_tokens=False)
-        self.unread = [
-            token.content
-            for index, token in added
-            if index >= known and (token.special or token.content != token.content.lower())
-        ]
-        self.special_ids = {index for index, token in self._model.get_added_tokens_decoder().items() if token.special}
-
-    def __reduce__(self) -> tuple[type["_TokenizerJson"], tuple[bytes]]:
-        # Tokenizer pickles itself, but without encode_special_tokens
-        return type(self), (self._model.to_str().encode(),)
-
-    def encode(self, texts: list[str], clean: Clean) -> list[list[int]]:
-        """Ids without EOS."""
-        cleaned = [clean_text(text, clean) for text in texts]
-        return [found.ids for found in self._model.encode_batch_fast(cleaned, add_special_tokens=False)]
-
-    def piece(self, index: int) -> str:
-        """The piece of an id."""
-        return self._model.id_to_token(index)
-
-    def index(self, piece: str) -> int | None:
-        """The id of a piece."""
-        return self._model.token_to_id(piece)
-
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        """The text of ids."""
-        return self._model.decode(ids, skip_special_tokens=skip_special_tokens)
-
-
-def _read_vocabulary(path: Path) -> _SentencePiece | _TokenizerJson:
-    try:
-        data = path.read_bytes()
-        return _TokenizerJson(data) if data[:100].lstrip().startswith(b"{") else _SentencePiece(data)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a vocabulary that can be read ({error}); give the checkpoint's spiece.model (SigLIP) or "
-            "Gemma's "
-            "tokenizer.json (SigLIP 2)"
-        ) from error
 
 
 def _check_texts(text: object) -> list[str]:

@@ -25,7 +25,8 @@ from transformers import SiglipTokenizer as PublishedTokenizer
 import siglip
 from siglip.config import Clean, TextSettings
 from siglip.errors import CheckpointError, PreparationError, SiglipWarning
-from siglip.processing.tokenizer import SiglipTokenizer, clean_text
+from siglip.processing.tokenizer import SiglipTokenizer
+from siglip.processing.vocabulary import clean_text
 
 NANO = Path(siglip.__file__).parent / "assets" / "nano"
 CORPUS = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from siglip import keywords
-from siglip.errors import InputError, clip
+from siglip.errors import ConfigError, InputError, clip
 from siglip.keywords import ConfigOptions, LoadOptions, ModelOptions, SaveOptions, accepted, chosen_dtype
 
 if TYPE_CHECKING:
@@ -133,6 +133,11 @@ class PretrainedModel:
         from siglip import checkpoints
 
         given = accepted(options, f"{cls.__name__}.from_pretrained", known=keywords.MODEL)
+        if attn_implementation != "sdpa":
+            raise ConfigError(
+                f"attn_implementation={clip(repr(attn_implementation))}, but attention here is always PyTorch's scaled "
+                "dot product, which chooses the fastest kernel itself; pass 'sdpa' or nothing"
+            )
         device: Any = device_map[""] if isinstance(device_map, Mapping) and [*device_map] == [""] else device_map
         chosen = chosen_dtype(dtype, given.pop("dtype", None))
         named = {name: given.pop(name, None) for name in ("num_labels", "id2label", "label2id")}
@@ -143,7 +148,6 @@ class PretrainedModel:
             source,
             dtype=chosen if chosen is not None else "float32",
             device=device,
-            attn_implementation=attn_implementation,
             image_size=image_size,
             labels=keywords.named_classes(labels, **named),
             config=config,

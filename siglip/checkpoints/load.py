@@ -81,7 +81,6 @@ def load_model(
     *,
     dtype: torch.dtype | str = "float32",
     device: torch.device | str | int | None = None,
-    attn_implementation: str = "sdpa",
     image_size: int | None = None,
     labels: Sequence[str] | None = None,
     problem_type: ProblemType | None = None,
@@ -94,11 +93,6 @@ def load_model(
     other `labels` are given; without either it gets a fresh one for two classes. Temperature and bias stay float32.
     `config`, of the model's kind, takes the place of the stored one.
     """
-    if attn_implementation != "sdpa":
-        raise ConfigError(
-            f"attn_implementation={clip(repr(attn_implementation))}, but attention here is always PyTorch's scaled "
-            "dot product, which chooses the fastest kernel itself; pass 'sdpa' or nothing"
-        )
     # whatever can be known to be wrong is, before a download
     device = find_device(device)
     if str(dtype).removeprefix("torch.") not in ("auto", "int8"):
@@ -113,15 +107,11 @@ def load_model(
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path, config)
     if "text" in row.towers and _is_classifier(checkpoint):
-        raise CheckpointError(
-            f"{source} is a classifier of {checkpoint.config.num_labels} classes and reads no texts; use it with "
-            "`siglip classify` without labels, `siglip embed` or `siglip evaluate --task classification`, in Python as "
-            "Classifier or SiglipForImageClassification"
-        )
+        raise CheckpointError(_no_texts(source, checkpoint))
     stored = list(checkpoint.config.id2label.values()) if CLASSIFIER[0] in checkpoint.tensors else None
     config = checkpoint.config if config is None else _told_config(kind, config, checkpoint.config)
-    if labels is None and config.id2label != checkpoint.config.id2label:
-        labels = list(config.id2label.values())
+    if config.id2label != checkpoint.config.id2label:
+        labels = labels or list(config.id2label.values())
     fresh_head = row.has_classes and (stored is None or (labels is not None and list(labels) != stored))
     if problem_type is not None:
         config = replace(config, problem_type=problem_type)
@@ -136,6 +126,14 @@ def load_model(
     state = _read(model, tensors, checkpoint, dtype=_dtype(dtype, tensors), device=device)
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def _no_texts(source: StrPath, checkpoint: Checkpoint) -> str:
+    return (
+        f"{source} is a classifier of {checkpoint.config.num_labels} classes and reads no texts; use it with `siglip "
+        "classify` without labels, `siglip embed` or `siglip evaluate --task classification`, in Python as Classifier "
+        "or SiglipForImageClassification"
+    )
 
 
 def _told_config(kind: type, config: Any, stored: SiglipConfig) -> SiglipConfig:

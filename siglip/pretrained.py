@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from siglip import keywords
 from siglip.errors import ConfigError, InputError, clip
@@ -110,7 +110,7 @@ class PretrainedModel:
         *,
         dtype: "torch.dtype | str | None" = None,
         device_map: "torch.device | str | int | Mapping[str, Any] | None" = None,
-        attn_implementation: Literal["sdpa"] = "sdpa",
+        attn_implementation: str = "sdpa",
         image_size: int | None = None,
         labels: Sequence[str] | None = None,
         config: PretrainedConfig | None = None,

@@ -19,7 +19,7 @@ from siglip import (
     SiglipTextModel,
     SiglipVisionModel,
 )
-from siglip.checkpoints import convert, load_model
+from siglip.checkpoints import convert
 from siglip.config import SiglipTextConfig, SiglipVisionConfig
 from siglip.errors import CheckpointError, ConfigError, InputError
 from siglip.model import resize_position_embedding
@@ -83,7 +83,7 @@ def test_a_device_that_is_not_there_is_an_error(folder: Path, device: Any) -> No
 
 def test_another_attention_implementation_is_an_error_that_says_what_runs(folder: Path) -> None:
     with pytest.raises(ConfigError, match="always PyTorch's scaled dot product"):
-        load_model(SiglipModel, folder, attn_implementation="flash_attention_2")
+        SiglipModel.from_pretrained(folder, attn_implementation="flash_attention_2")
 
 
 @pytest.mark.parametrize("kind", [SiglipModel, SiglipVisionModel, SiglipForImageClassification])

@@ -206,6 +206,11 @@ class Embedder:
                 self._kept.popitem(last=False)
         return np.stack([found[label] for label in labels])
 
+    def new_labels(self, labels: Sequence[str], templates: str | Sequence[str] | None = None) -> list[str]:
+        """Those whose vectors `embed_labels` would have to compute, since it has not kept them; each once."""
+        templates = _checked_templates(self.processor.templates if templates is None else templates)
+        return [label for label in dict.fromkeys(labels) if (label, templates) not in self._kept]
+
     def similarity(self, rows: Vectors, columns: Vectors) -> Float32[np.ndarray, "rows columns"]:
         """Cosines of all pairs of unit vectors, of pictures or texts alike.
 

@@ -325,6 +325,8 @@ def test_labels_met_before_are_not_encoded_again(model: SiglipModel, processor: 
     hook.remove()
     before = embedder.embed_labels(["cat", "dog"], ["{}", "a {}"])
     before[:] = 0.0  # what the caller does with it is not seen again
+    assert embedder.new_labels(["pig", "dog", "cat", "pig"], ["{}", "a {}"]) == ["pig"]
+    assert embedder.new_labels(["dog", "cat"], ["a {}"]) == ["dog", "cat"]
     found = embedder.embed_labels(["pig", "dog", "cat", "dog"], ["{}", "a {}"])
     assert rows == [4, 2]
     afresh = Embedder(model, processor, device="cpu", dtype="float32")

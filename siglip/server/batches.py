@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,25 @@ class Refused(Exception):
     def __init__(self, status: int, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.status, self.reason = status, reason
+
+
+def too_late() -> Refused:
+    """What waited too long is told."""
+    return Refused(503, "it waited too long in the queue; try again later", reason="queue_time")
+
+
+@asynccontextmanager
+async def turn(places: asyncio.Semaphore, due: float | None) -> AsyncGenerator[None]:
+    """One of a number of places, as soon as one is free. Raises Refused if none is until `due` by the loop's clock."""
+    try:
+        async with asyncio.timeout_at(due):
+            await places.acquire()
+    except TimeoutError:
+        raise too_late() from None
+    try:
+        yield
+    finally:
+        places.release()
 
 
 class Room:
@@ -112,8 +131,7 @@ class Batches(Generic[Item]):
             if waiting.future.done():  # its client is gone
                 continue
             if time.monotonic() - waiting.since > self._max_wait_s:
-                message = f"the queue took more than {self._max_wait_s:g} seconds; try again later"
-                _settle(waiting.future, Refused(503, message, reason="queue_time"))
+                _settle(waiting.future, too_late())
                 continue
             batch.append(waiting)
         return batch

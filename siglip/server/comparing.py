@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from siglip.embedder import Embedder
 from siglip.errors import InputError, UnreadableImage
@@ -17,6 +18,7 @@ from siglip.server.waiting import unless_gone
 
 # prompts of one request: labels times templates
 _MAX_PROMPTS = 4096
+_FEW_LETTERS = 10_000
 
 
 class Comparing:
@@ -51,7 +53,9 @@ class Comparing:
                 vector = messages.vector_as(outcome, body.encoding_format)
                 data.append({"object": "embedding", "index": index, "embedding": vector})
         good = [item for item, outcome in zip(items, found, strict=True) if not isinstance(outcome, str)]
-        usage = messages.usage(self._tokens(good))
+        # letters that take long to be counted are not for the thread that all requests share
+        few = sum(len(value) for kind, value in good if kind == "text") < _FEW_LETTERS
+        usage = messages.usage(self._tokens(good) if few else await run_in_threadpool(self._tokens, good))
         # FastAPI would look at each number of each vector before it writes them
         answer = {"object": "list", "model": self.name, "data": data, "usage": usage}
         return Response(messages.as_json(answer), media_type="application/json")

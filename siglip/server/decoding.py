@@ -18,6 +18,7 @@ from PIL import Image
 
 from siglip.config import ImageSettings
 from siglip.errors import UnreadableImage
+from siglip.server.batches import turn
 
 # how long a new process may take until it can decode, and what its answers begin with
 _START_S = 120.0
@@ -47,15 +48,19 @@ class Decoders:
         for worker in self._workers:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="siglip-decoder")
+        self._places = asyncio.Semaphore(count)
 
-    async def pixels(self, picture: str | bytes, tower: str) -> Pixels:
-        """The square of one picture for a tower. Raises UnreadableImage, also for too much time or memory."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.decode, picture, tower)
+    async def pixels(self, picture: str | bytes, tower: str, *, due: float | None) -> Pixels:
+        """The square of one picture for a tower. Raises UnreadableImage, also for too much time or memory.
 
-    async def shown(self, picture: str | bytes) -> Image.Image:
+        Raises Refused where no worker is free until `due`, by the clock of the loop.
+        """
+        async with turn(self._places, due):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self.decode, picture, tower)
+
+    async def shown(self, picture: str | bytes, *, due: float | None) -> Image.Image:
         """The picture in RGB, upright, no side longer than SHOWN_PX. Raises as `pixels`."""
-        pixels = await asyncio.get_running_loop().run_in_executor(self._threads, self.decode, picture, "")
-        return Image.fromarray(pixels)
+        return Image.fromarray(await self.pixels(picture, "", due=due))
 
     def process_ids(self) -> list[int]:
         """Of the workers that run now."""
@@ -118,7 +123,12 @@ class _Worker:
         self._started = False
 
     def _start(self) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("spawn")
+        # a worker that is forked from a process with all its imports is there at once; of others each takes seconds
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["siglip.processing"])
+        else:
+            context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._settings, self._memory_bytes), daemon=True)
         process.start()
@@ -132,7 +142,8 @@ def _work(pipe: Connection, settings: Mapping[str, ImageSettings], memory_bytes:
 
     from siglip.processing import SiglipImageProcessor
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends its workers when it is done
+    for told in (signal.SIGINT, signal.SIGTERM):  # they are for the service, which ends its workers when it is done
+        signal.signal(told, signal.SIG_IGN)
     processors = {name: SiglipImageProcessor(of_tower) for name, of_tower in settings.items()}
     _limit_memory(memory_bytes)
     pipe.send_bytes(b"ready")

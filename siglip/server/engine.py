@@ -6,11 +6,13 @@ meanwhile: a lone request goes at once, and under load batches fill by themselve
 
 import asyncio
 import math
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +22,8 @@ from PIL import Image
 from siglip.captioner import Captioner
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage
-from siglip.server.batches import Batches, Room
+from siglip.search.explain import heat_maps
+from siglip.server.batches import Batches, Room, too_late, turn
 from siglip.server.decoding import Decoders, Pixels
 from siglip.server.metrics import Metrics
 from siglip.server.sizes import cost_px
@@ -28,8 +31,9 @@ from siglip.server.sources import Sources
 
 T = TypeVar("T")
 _MOST_FILES = 16
-# tokens that are written at the price of one item
+# tokens that are written, and characters that are read, at the price of one item
 _TOKENS = 32
+_LETTERS = 8192
 # a picture of one pixel
 _DOT = "data:image/bmp;base64,Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
 
@@ -72,6 +76,7 @@ class Engine:
             settings["caption"] = captioner.processor.image_processor.settings
         self.decoders = Decoders(settings, count=limits.decoders)
         self.pixels = Room("pixels", limits.max_pixels, metrics.pixels)
+        self._max_wait_s = limits.max_wait_s
         # files that wait for a decoder are in memory
         self._reading = asyncio.Semaphore(_MOST_FILES)
         # one thread each, since a model computes one batch at a time; what is written takes long, and nobody else waits
@@ -95,13 +100,15 @@ class Engine:
         settings = self.embedder.processor.image_processor.settings
         await self.texts.put("warm")
         await self.pictures.put(np.zeros((settings.image_size, settings.image_size, 3), np.uint8))
-        await asyncio.gather(*(self.decoders.pixels(_DOT, "image") for _ in self.decoders.process_ids()))
+        dots = [self.decoders.pixels(_DOT, "image", due=None) for _ in self.decoders.process_ids()]
+        await asyncio.gather(*dots)
         if self.captioner is not None:
-            await self.captions.put((await self.decoders.pixels(_DOT, "caption"), Wish("caption en", max_tokens=1)))
+            dot = await self.decoders.pixels(_DOT, "caption", due=None)
+            await self.captions.put((dot, Wish("caption en", max_tokens=1)))
 
     async def embed(self, texts: Sequence[str], pictures: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """For each text and each picture its vector, or the UnreadableImage that it is. Raises Refused."""
-        with self.texts.room.taken(len(texts)), self.pictures.room.taken(len(pictures)), self._decoding(pictures):
+        with self._reading_of(texts), self.pictures.room.taken(len(pictures)), self._decoding(pictures):
             found = await _all([*map(self.texts.put, texts), *map(self._vector, pictures)])
         return found[: len(texts)], found[len(texts) :]
 
@@ -116,18 +123,38 @@ class Engine:
             return await _all([self._text(name, wish) for name in pictures])
 
     async def labels(self, labels: Sequence[str], templates: Sequence[str] | None) -> Float32[np.ndarray, "n dim"]:
-        """Vectors of labels in templates; those of earlier calls are kept."""
-        return await self.computed(lambda: self.embedder.embed_labels(labels, templates))
+        """Vectors of labels in templates; those of earlier calls are kept. Raises InputError and Refused."""
+        new = self.embedder.new_labels(labels, templates)
+        templates = self.embedder.processor.templates if templates is None else templates
+        with self.texts.room.taken(sum(_label_price(label, templates) for label in new)):
+            # others have their turn after each part, as after each batch
+            step = max(1, self.embedder.batch_size // len(templates))
+            for start in range(0, len(new), step):
+                await self.computed(partial(self.embedder.embed_labels, new[start : start + step], templates))
+            return await self.computed(partial(self.embedder.embed_labels, labels, templates))
+
+    async def heat(self, picture: Image.Image, texts: list[str]) -> np.ndarray:
+        """Where in a picture the model sees each text. Raises InputError and Refused."""
+        with self._reading_of(texts):
+            return await self.computed(partial(heat_maps, self.embedder, picture, texts))
 
     async def computed(self, work: Callable[[], T]) -> T:
-        """The outcome of work that needs the model's device, in its turn."""
-        return await asyncio.get_running_loop().run_in_executor(self._device, work)
+        """The outcome of work that needs the model's device, in its turn. Raises Refused if that comes too late."""
+        due = time.monotonic() + self._max_wait_s
+
+        def in_time() -> T:
+            if time.monotonic() > due:
+                raise too_late()
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._device, in_time)
 
     async def shown(self, name: str) -> Image.Image:
         """A picture as people see it. Raises UnreadableImage."""
         with self._decoding([name]):
-            async with self._reading:
-                return await self.decoders.shown(await self.sources.content(name))
+            due = self._due()
+            async with turn(self._reading, due):
+                return await self.decoders.shown(await self.sources.content(name), due=due)
 
     def close(self) -> None:
         """End the decoders and the threads."""
@@ -135,6 +162,10 @@ class Engine:
         for threads in (self._device, self._writer):
             with suppress(RuntimeError):
                 threads.shutdown(cancel_futures=True)
+
+    def _reading_of(self, texts: Sequence[str]) -> AbstractContextManager[None]:
+        """Room before the tower of texts. Raises Refused."""
+        return self.texts.room.taken(sum(1 + len(text) // _LETTERS for text in texts))
 
     def _decoding(self, pictures: Sequence[str]) -> AbstractContextManager[None]:
         """Room before the decoders. Raises Refused."""
@@ -147,8 +178,12 @@ class Engine:
             return error
 
     async def _pixels(self, name: str, tower: str) -> Pixels:
-        async with self._reading:
-            return await self.decoders.pixels(await self.sources.content(name), tower)
+        due = self._due()
+        async with turn(self._reading, due):
+            return await self.decoders.pixels(await self.sources.content(name), tower, due=due)
+
+    def _due(self) -> float:
+        return asyncio.get_running_loop().time() + self._max_wait_s
 
     async def _text(self, name: str, wish: Wish) -> Any:
         try:
@@ -178,6 +213,11 @@ class Engine:
                 for place in places:
                     outcomes[place] = error
         return outcomes
+
+
+def _label_price(label: str, templates: Sequence[str]) -> int:
+    letters = sum(len(template) + template.count("{}") * len(label) for template in templates)
+    return 1 + letters // _LETTERS
 
 
 async def _all(work: Sequence[Awaitable[Any]]) -> list[Any]:

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from PIL import Image
 
 from siglip.errors import InputError, UnreadableImage
-from siglip.search.explain import heat_maps, heat_over
+from siglip.search.explain import heat_over
 from siglip.server import messages
 from siglip.server.answers import Explained
 from siglip.server.engine import Engine
@@ -36,8 +36,7 @@ def add_explain(app: FastAPI, engine: Engine, name: str) -> None:
             raise BadRequest(f"a PNG file shows one text, got {len(body.texts)}", "texts")
         try:
             picture = await unless_gone(request, engine.shown(source))
-            work = engine.computed(lambda: heat_maps(engine.embedder, picture, body.texts))
-            heat = await unless_gone(request, work)
+            heat = await unless_gone(request, engine.heat(picture, body.texts))
         except UnreadableImage as error:
             raise BadRequest(error.reason, "image") from error
         except InputError as error:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 
 MAX_ITEMS = 1024
+_MAX_LETTERS = 100_000
 # of a conversation, which must hold one item in the end
 _MOST_PARTS = 16
 T = TypeVar("T")
-Text = Annotated[str, Field(min_length=1, max_length=100_000)]
+Text = Annotated[str, Field(min_length=1, max_length=_MAX_LETTERS)]
 _UpTo16 = Annotated[list[Text], Field(min_length=1, max_length=16)]
 _UpTo100 = Annotated[list[Text], Field(min_length=1, max_length=100)]
 _UpToAll = Annotated[list[Text], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -249,6 +250,8 @@ def problem_of_text(text: str) -> str | None:
     """Why a text cannot be embedded."""
     if not text:
         return "the text is empty"
+    if len(text) > _MAX_LETTERS:
+        return f"the text has {len(text)} characters, the limit is {_MAX_LETTERS}; the model reads its beginning only"
     try:
         text.encode()
     except UnicodeEncodeError:

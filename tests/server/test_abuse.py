@@ -1,5 +1,6 @@
 """Strangers, floods, bombs and signals: nothing crashes, the right code comes back, what was taken on is answered."""
 
+import asyncio
 import gc
 import http.client
 import io
@@ -23,6 +24,7 @@ from siglip import Embedder
 from siglip.cli.main import main
 from siglip.server import safety
 from siglip.server.app import Service
+from siglip.server.batches import Refused
 from siglip.server.engine import Limits
 from siglip.server.sizes import UNTOLD_PX, cost_px
 from tests.server.conftest import SAMPLES, Running, data_uri, head, running, until
@@ -126,6 +128,72 @@ def test_more_than_fits_is_413_more_than_fits_now_is_429_and_the_queue_time_503(
         assert f'siglip_rejections_total{{reason="{reason}"}}' in numbers
 
 
+def test_a_picture_that_finds_no_decoder_in_time_is_a_503_as_is_work_that_finds_no_device(locked: Running) -> None:
+    allowed, engine = {"Authorization": f"Bearer {KEY}"}, locked.service.engine
+    worker = engine.decoders._idle.get()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(locked.ask, "/v1/embeddings", CAT, **allowed)  # has the place, and waits for the worker
+        until(engine.decoders._places.locked)
+        for path, body in (("/v1/embeddings", CAT), ("/v1/explain", {"image": CAT["input"][0], "texts": "a"})):
+            start = time.monotonic()
+            assert locked.ask(path, body, **allowed)[0] == 503 and time.monotonic() - start < 60
+        engine.decoders._idle.put(worker)
+        assert first.result()[0] == 200
+        free = threading.Event()
+        engine._device.submit(free.wait, 100)
+        second = threads.submit(lambda: asyncio.run_coroutine_threadsafe(engine.computed(int), locked.loop).result())
+        time.sleep(0.3)
+        free.set()
+        with pytest.raises(Refused, match="waited too long"):
+            second.result()
+
+
+def test_labels_are_taken_on_by_those_that_are_new_and_computed_in_parts(
+    locked: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed, picture = {"Authorization": f"Bearer {KEY}"}, CAT["input"]
+    parts: list[int] = []
+    embed = embedder.embed_labels
+
+    def counted(labels, templates) -> np.ndarray:  # pyright: ignore
+        parts.append(len(embedder.new_labels(labels, templates)) * len(templates))
+        return embed(labels, templates)
+
+    monkeypatch.setattr(embedder, "embed_labels", counted)
+
+    def asked(first: int, count: int, templates: list[str]) -> int:
+        labels = [f"label {number}" for number in range(first, first + count)]
+        return locked.ask("/v1/classify", {"images": picture, "labels": labels, "templates": templates}, **allowed)[0]
+
+    templates = ["{}", "a {}", "the {}"]
+    assert [asked(0, 5, templates), asked(0, 4, templates), asked(4, 4, templates), asked(0, 8, templates)] == [
+        413, 200, 200, 200,
+    ]  # fmt: skip
+    # the embedder takes eight texts at a time: two labels in three templates
+    assert max(parts) == 6 and sum(parts) == 24
+    # long ones cost more, before they are put together: this would be a prompt of 300 million characters
+    start = time.monotonic()
+    body = {"images": picture, "labels": ["a" * 100_000], "templates": ["{}" * 3000]}
+    assert locked.ask("/v1/classify", body, **allowed)[0] == 413 and time.monotonic() - start < 60
+
+
+def test_long_texts_cost_more_and_what_is_endless_is_an_error_of_its_own(server: Running) -> None:
+    taken: list[int] = []
+    room = server.service.engine.texts.room
+    body = {"input": ["a" * 100_001, "a " * 40_000, "b"]}
+    with ThreadPoolExecutor(1) as threads:
+        free = threading.Event()
+        server.service.engine._device.submit(free.wait, 100)
+        answer = threads.submit(server.ask, "/v1/embeddings", body)
+        until(lambda: room.count > 0)
+        taken.append(room.count)
+        free.set()
+        first, second, third = answer.result()[1]["data"]
+    assert taken == [1 + 80_000 // 8192 + 1]
+    assert first["object"] == "error" and "100001 characters" in first["error"]["message"]
+    assert second["object"] == third["object"] == "embedding"
+
+
 def test_pictures_are_taken_on_by_the_pixels_that_their_heads_tell(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +214,7 @@ def test_pictures_are_taken_on_by_the_pixels_that_their_heads_tell(
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "JPEG", "WEBP", "lossless", "with alpha", "profile", "TIFF"])
-def test_the_size_of_a_picture_is_read_from_itshead(kind: str) -> None:
+def test_the_size_of_a_picture_is_read_from_its_head(kind: str) -> None:
     picture, stream = Image.new("RGBA" if kind == "with alpha" else "RGB", (317, 201)), io.BytesIO()
     options = {"profile": {"icc_profile": bytes(300_000)}, "lossless": {"lossless": True}}.get(kind, {})
     picture.save(stream, {"profile": "JPEG"}.get(kind, kind if kind.isupper() else "WEBP"), **options)
@@ -230,6 +298,17 @@ def test_a_decoder_that_is_killed_costs_one_picture_at_most(server: Running) -> 
         assert answer["data"] == expected if status == 200 else "ended the process" in answer["error"]["message"]
     assert server.ask("/v1/embeddings", CAT)[1]["data"] == expected
     assert not set(before) & set(server.service.engine.decoders.process_ids())
+
+
+def test_a_signal_to_all_processes_leaves_the_decoders_at_work(server: Running) -> None:
+    """As systemd sends it: what was taken on is still to be decoded."""
+    before = server.service.engine.decoders.process_ids()
+    for number in before:
+        os.kill(number, signal.SIGTERM)
+        os.kill(number, signal.SIGINT)
+    time.sleep(0.3)
+    assert [server.ask("/v1/embeddings", CAT)[0] for _ in range(4)] == [200] * 4
+    assert server.service.engine.decoders.process_ids() == before
 
 
 def test_an_error_of_ours_is_told_in_the_same_shape_with_an_id_that_the_log_has(

@@ -38,6 +38,8 @@ from siglip.server.waiting import ClientGone
 from siglip.server.writing import Writing
 
 LOG = logging.getLogger("siglip.server")
+# newer versions of FastAPI report to a collector that the environment names, and ask for each request whether to
+_NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 
 
 class Service:
@@ -66,7 +68,10 @@ class Service:
         model, self._captioner = captioner if captioner is not None else (None, None)
         self.engine = Engine(embedder, self.metrics, Sources(library, fetcher), captioner=model, limits=limits)
         self.ready = self.watched = False
-        app = FastAPI(title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
+        app = FastAPI(
+            title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan,
+            telemetry=_NO_TELEMETRY,
+        )  # fmt: skip
         app.get("/livez", **as_described(answers.Alive))(self.livez)
         app.get("/readyz", response_model=answers.Ready, responses={503: {"model": answers.Ready}})(self.readyz)
         app.get("/metrics", response_class=PlainTextResponse)(self.numbers)

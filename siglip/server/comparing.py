@@ -1,11 +1,11 @@
 """Texts and pictures of a request -> vectors, probabilities and orders: embeddings, classify, score and rerank."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from siglip.embedder import Embedder
 from siglip.errors import InputError, UnreadableImage
@@ -55,7 +55,7 @@ class Comparing:
         good = [item for item, outcome in zip(items, found, strict=True) if not isinstance(outcome, str)]
         # letters that take long to be counted are not for the thread that all requests share
         few = sum(len(value) for kind, value in good if kind == "text") < _FEW_LETTERS
-        usage = messages.usage(self._tokens(good) if few else await run_in_threadpool(self._tokens, good))
+        usage = messages.usage(self._tokens(good) if few else await asyncio.to_thread(self._tokens, good))
         # FastAPI would look at each number of each vector before it writes them
         answer = {"object": "list", "model": self.name, "data": data, "usage": usage}
         return Response(messages.as_json(answer), media_type="application/json")

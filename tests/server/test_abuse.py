@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 
 from siglip import Embedder
@@ -80,6 +81,19 @@ def test_a_form_of_another_site_is_refused_and_every_answer_carries_the_headers(
     for origin in ("http://evil.example.org", "null", f"http://127.0.0.1:{server.port + 1}"):
         assert server.ask("/v1/embeddings", {"input": "a"}, Origin=origin)[0] == 403
     assert server.ask("/v1/embeddings", {"input": "a"}, Origin=f"http://127.0.0.1:{server.port}")[0] == 200
+
+
+def test_nothing_is_reported_to_a_collector_that_the_environment_names(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    if not getattr(FastAPI(), "_telemetry", {}).get("auto_configure"):
+        pytest.skip("this version of FastAPI does not report of itself")
+    service = Service(embedder, "nano", limits=Limits(decoders=1))
+    settings = service.asgi._app._telemetry  # pyright: ignore
+    assert not any(settings[name] for name in ("auto_configure", "tracing", "metrics", "logs"))
+    service.engine.close()
 
 
 def test_a_public_address_needs_keys_or_a_word(

@@ -23,6 +23,7 @@ from benchmarks.harness import Timing, compare, race
         "easy_vqa",
         "scenes",
         "absence",
+        "search",
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # the peer's

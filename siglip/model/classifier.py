@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from siglip.config import ProblemType, SiglipConfig
 from siglip.errors import ShapeError
-from siglip.model.layers import global_state_kept
+from siglip.model.layers import EncoderLayer, MapHead, global_state_kept
 from siglip.model.vision import SiglipVisionModel
 from siglip.pretrained import PretrainedModel
 from siglip.types import ImageClassifierOutput, for_scripts
+
+# how large what the pooling layer adds is beside the tokens it adds it to: these are then hardly seen behind it, and
+# its numbers stay within float16
+_LOUDER = 100.0
 
 
 class SiglipForImageClassification(PretrainedModel, nn.Module):
@@ -94,3 +98,39 @@ class SiglipForImageClassification(PretrainedModel, nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.classifier.weight.device
+
+
+@torch.no_grad()
+def pooling_as_layer(tower: SiglipVisionModel) -> SiglipVisionModel:
+    """A tower without a head whose patch tokens are what the head of `tower` gave, normalised, but for some per cent.
+
+    A classifier reads the mean of the patch tokens, but it was the pooled vector that was trained to be compared.
+    Attention pooling is an encoder layer in which every token asks what the head's query asks: no kernel for queries,
+    and the query as their bias. What this layer adds is made so much larger than the token that the token drowns in
+    it, and the last norm makes it small again. A tower without a head is returned as it is.
+    """
+    head = tower.head
+    if not isinstance(head, MapHead):
+        return tower
+    shape = tower.config
+    shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1, vision_use_head=False)
+    made = SiglipVisionModel(shape)
+    made.load_state_dict(tower.state_dict(), strict=False)
+    layer = made.encoder.layers[-1]
+    assert isinstance(layer, EncoderLayer)
+    kernels, biases = head.attention.in_proj_weight.chunk(3), head.attention.in_proj_bias.chunk(3)
+    for part, kernel, bias in zip(("q_proj", "k_proj", "v_proj"), kernels, biases, strict=True):
+        linear = layer.self_attn.get_submodule(part)
+        linear.load_state_dict({"weight": kernel, "bias": bias})
+    layer.self_attn.q_proj.bias.copy_(layer.self_attn.q_proj(head.probe).flatten())
+    layer.self_attn.q_proj.weight.zero_()
+    layer.layer_norm1.load_state_dict(tower.post_layernorm.state_dict())
+    layer.layer_norm2.load_state_dict(head.layernorm.state_dict())
+    layer.self_attn.out_proj.load_state_dict(head.attention.out_proj.state_dict())
+    layer.mlp.load_state_dict(head.mlp.state_dict())
+    for linear in (layer.self_attn.out_proj, layer.mlp.fc2):
+        for parameter in linear.parameters():
+            parameter.mul_(_LOUDER)
+    made.post_layernorm.weight.fill_(1.0)
+    made.post_layernorm.bias.zero_()
+    return made.eval()

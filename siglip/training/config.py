@@ -30,7 +30,8 @@ class ModelSpec:
 
     `initial_bias` replaces b. The paper's -10 is right for 32k pairs: with small batches the log-odds of a positive
     pair, -log(batch_size - 1), is a better start. `classifier_start` is what the new layer of a classifier begins as:
-    "zeros", or "probe", a logistic regression on what the tower already says of the training pictures.
+    "zeros", or "probe", a logistic regression on the pooled vectors of the training pictures; the pooling head of the
+    source is then one more layer of the tower.
     """
 
     source: str | None = None

@@ -141,9 +141,13 @@ def test_few_shot_numbers_are_the_mean_over_the_draws_and_follow_the_seed() -> N
     assert result.numbers["top1"] == pytest.approx(np.mean([found.top1 for found in result.per_class]), abs=1e-9)
 
 
-def test_the_penalty_is_the_strongest_of_those_that_do_best_on_pictures_held_out() -> None:
-    result = linear_probe(clusters(20, 0, 0.01), clusters(5, 1, 0.01), CLASSES)
-    assert result.settings == {"penalty": 1.0, "seed": 0}
+def test_the_penalty_is_strong_where_labels_mean_little_and_weak_where_they_are_sure() -> None:
+    random = np.random.default_rng(0)
+    noise = hand_made(random.normal(size=(90, 6)), labels=random.integers(0, 3, 90).tolist())
+    assert linear_probe(noise, noise, CLASSES).settings == {"penalty": 1.0, "seed": 0}
+    penalty = linear_probe(clusters(20, 0, 0.01), clusters(5, 1, 0.01), CLASSES).settings["penalty"]
+    assert isinstance(penalty, float)
+    assert penalty <= 1e-4
 
 
 def test_what_cannot_be_learned_is_refused() -> None:

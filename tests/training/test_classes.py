@@ -5,14 +5,21 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import transformers
 from PIL import Image
 
+from siglip.data import open_source
+from siglip.embedder import Embedder
 from siglip.errors import ConfigError, DataError, SiglipWarning
-from siglip.model import SiglipForImageClassification
+from siglip.evaluation.probe import fit_probe
+from siglip.model import SiglipForImageClassification, SiglipVisionModel
+from siglip.model.classifier import pooling_as_layer
 from siglip.training import DataSpec, ModelSpec, OptimizerSpec, TrainConfig, train
 from siglip.training.tasks import build
+from siglip.training.tasks.classes import ClassTask
 from tests.training.conftest import COLOURS, metrics, small_run, square, steps_of
 
 
@@ -101,3 +108,43 @@ def test_held_out_numbers_are_those_of_the_classes_learnt(checkpoint: Path, tmp_
     table.write_text(json.dumps(rows[1]) + "\n")
     with pytest.warns(SiglipWarning, match="no picture is of class 0, blue; classes count from 0"):
         train(replace(config, steps=1), tmp_path / "third")
+
+
+def test_the_start_is_the_linear_probe_of_the_same_vectors_also_in_transformers(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """A part of the patch tokens stays in the vectors, so that scores differ in the second digit."""
+    pictures = class_folders(tmp_path / "train", sorted(COLOURS), 8)
+    config = run_on(checkpoint, pictures)
+    config = replace(config, model=replace(config.model, classifier_start="probe"))
+    source = open_source(config.data.train)
+    model, processor = build(config, labels=source.label_names)
+    ClassTask.begin(model, processor, config, source, torch.device("cpu"))
+    embedder = Embedder.from_pretrained(checkpoint, dtype="float32")
+    files = [str(pictures / source.sample(index, image=False).name) for index in range(len(source))]
+    labels = np.array([source.sample(index, image=False).label for index in range(len(source))])
+    vectors = embedder.embed_images(files).vectors
+    fitted, _ = fit_probe(vectors, labels, len(COLOURS))
+    pixels = processor.image_processor([Image.open(file) for file in files], return_tensors="pt").pixel_values
+    assert isinstance(model, SiglipForImageClassification)
+    with torch.no_grad():
+        ours = model.eval()(pixels).logits.softmax(dim=1)
+    theirs = torch.from_numpy(fitted.scores(vectors)).softmax(dim=1)
+    assert (ours - theirs).abs().max() < 0.1
+    assert (ours.argmax(dim=1) == theirs.argmax(dim=1)).float().mean() >= 0.95
+    model.save_pretrained(tmp_path / "model")
+    peer = transformers.SiglipForImageClassification.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(peer(pixels).logits, model(pixels).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_behind_the_pooling_layer_every_token_is_the_pooled_vector(checkpoint: Path) -> None:
+    tower = SiglipVisionModel.from_pretrained(checkpoint)
+    pixels = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        pooled = tower(pixels).pooler_output
+        assert pooled is not None
+        tokens = pooling_as_layer(tower)(pixels).last_hidden_state
+    expected = torch.nn.functional.layer_norm(pooled, pooled.shape[1:])
+    assert (tokens - expected[:, None]).abs().max() < 0.15
+    assert pooling_as_layer(pooling_as_layer(tower)).config.num_hidden_layers == 3

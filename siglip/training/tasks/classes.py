@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,9 +19,10 @@ from siglip.errors import CheckpointError, DataError, clip
 from siglip.evaluation.classes import match_labels
 from siglip.evaluation.metrics import accuracies, class_places
 from siglip.evaluation.probe import fit_probe
-from siglip.model import SiglipForImageClassification, SiglipModel
+from siglip.model import SiglipForImageClassification, SiglipModel, SiglipVisionModel
+from siglip.model.classifier import pooling_as_layer
 from siglip.processing import AnyProcessor, SiglipProcessor
-from siglip.training.config import TrainConfig
+from siglip.training.config import ModelSpec, TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.setup import check_vocabulary, choose_trainable, fresh_processor, from_checkpoint
 from siglip.training.tasks.task import broken_among, held_out_batches
@@ -47,6 +49,8 @@ class ClassTask:
         spec = config.model
         if spec.source is not None:
             model, processor = from_checkpoint(SiglipForImageClassification, spec, labels)
+            if spec.classifier_start == "probe":
+                model = _reading_pooled_vectors(model, spec)
         else:
             assert isinstance(spec.config, SiglipConfig)
             generator = torch.Generator().manual_seed(config.seed)
@@ -60,11 +64,14 @@ class ClassTask:
     def begin(
         cls, model: nn.Module, processor: AnyProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
-        """With `classifier_start="probe"`, fit the linear layer to the tower as it is (arXiv 2202.10054, LP-FT)."""
+        """With `classifier_start="probe"`, fit the linear layer to the tower as it is (arXiv 2202.10054, LP-FT).
+
+        It is the linear probe of `siglip evaluate`, on the same vectors but for their length.
+        """
         if config.model.classifier_start == "zeros":
             return
         assert isinstance(model, SiglipForImageClassification)
-        chosen = np.random.default_rng(config.seed).permutation(len(source))[:_PROBED]
+        chosen = np.sort(np.random.default_rng(config.seed).permutation(len(source))[:_PROBED])
         tower = model.to(device).eval().vision_model
         vectors, labels = [torch.empty(0, model.config.vision_config.hidden_size)], [torch.empty(0, dtype=torch.int64)]
         for batch in held_out_batches(Subset(source, chosen), processor, config):
@@ -177,6 +184,15 @@ class ClassTask:
     def _logits(self, model: nn.Module, pixels: Tensor) -> Float[Tensor, "batch classes"]:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             return model(self._processor.image_processor.normalize(pixels)).logits.float()
+
+
+def _reading_pooled_vectors(model: SiglipForImageClassification, spec: ModelSpec) -> SiglipForImageClassification:
+    """The classifier with one more layer, behind which the mean of the patch tokens is what the pooling head gave."""
+    assert spec.source is not None
+    tower = pooling_as_layer(SiglipVisionModel.from_pretrained(spec.source, image_size=spec.image_size))
+    made = SiglipForImageClassification(replace(model.config, vision_config=tower.config))
+    made.vision_model = tower
+    return made.eval()
 
 
 def _most_frequent(labels: Int64[np.ndarray, " n"]) -> float:

@@ -14,7 +14,7 @@ def recipe() -> TrainConfig:
     return TrainConfig(
         task="classification",
         model=ModelSpec(source="google/siglip-base-patch16-224", classifier_start="probe"),
-        data=DataSpec(train="data/train", augment=Augment(crop_area=0.5, flip=0.5, randaugment=2, strength=0.5)),
+        data=DataSpec(train="data/train", augment=Augment(crop_area=0.8, flip=0.5)),
         optimizer=OptimizerSpec(lr=1e-4, image_lr_multiplier=0.1, weight_decay=0.0, warmup_steps=50),
         steps=1000,
         batch_size=64,

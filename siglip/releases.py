@@ -250,8 +250,17 @@ def find_release(name: str) -> Release:
 
 
 def check_model_name(name: str) -> None:
-    """Raise CheckpointError, with the nearest name, for what is neither built in, nor a path here, nor a hub name."""
+    """Raise CheckpointError, with the nearest name, for what is neither built in, nor a path here, nor a hub name.
+
+    So does `RUN/best`, and a checkpoint that a run here does not have.
+    """
     path = Path(name).expanduser()
+    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if (path.name == "best" or run != path.parent) and (run / "checkpoints").is_dir() and not existing(path):
+        raise CheckpointError(
+            f"{path} names a checkpoint of a run, which is no model yet; `siglip convert {path} DST --to huggingface` "
+            "makes one, and says which there are"
+        )
     is_hub_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in (".npz", ".safetensors", ".bin")
     if name in (BUILT_IN, BUILT_IN_WRITER) or is_hub_name or (name and existing(path)):
         return

@@ -66,10 +66,11 @@ def writes(source: StrPath, **hub: Unpack[HubOptions]) -> bool:
 def classifies(source: StrPath, **hub: Unpack[HubOptions]) -> bool:
     """Whether a checkpoint is a trained classifier, which reads no texts; raises as `resolve`."""
     path = resolve(source, files=MODEL_FILES, **hub)
-    return not paligemma.holds(path) and _is_classifier(open_checkpoint(path))
+    return not paligemma.holds(path) and is_classifier(open_checkpoint(path))
 
 
-def _is_classifier(checkpoint: Checkpoint) -> bool:
+def is_classifier(checkpoint: Checkpoint) -> bool:
+    """Whether it has classes and no text tower."""
     return CLASSIFIER[0] in checkpoint.tensors and not any(
         name.startswith("text_model.") for name in checkpoint.tensors
     )
@@ -106,7 +107,7 @@ def load_model(
     if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path, config)
-    if "text" in row.towers and _is_classifier(checkpoint):
+    if "text" in row.towers and is_classifier(checkpoint):
         raise CheckpointError(_no_texts(source, checkpoint))
     stored = list(checkpoint.config.id2label.values()) if CLASSIFIER[0] in checkpoint.tensors else None
     config = checkpoint.config if config is None else _told_config(kind, config, checkpoint.config)

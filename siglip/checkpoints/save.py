@@ -9,13 +9,13 @@ from torch import Tensor
 
 from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
 from siglip.checkpoints.hub import resolve
-from siglip.checkpoints.load import build_empty, image_settings, load_processing, open_checkpoint
+from siglip.checkpoints.load import build_empty, image_settings, is_classifier, load_processing, open_checkpoint
 from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
 from siglip.errors import CheckpointError, ConfigError, TensorMismatch, clip
 from siglip.files import replacing_together, settle
 from siglip.keywords import HubOptions
-from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel, kind_of
+from siglip.model import PaliGemmaForConditionalGeneration, SiglipForImageClassification, SiglipModel, kind_of
 from siglip.pretrained import PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
@@ -74,7 +74,7 @@ def convert(
 ) -> Path:
     """Write the checkpoint of a whole model into the folder `destination` in another layout; returns the folder.
 
-    `to` is "huggingface", "big_vision" or "open_clip"; for a PaliGemma the first only.
+    `to` is "huggingface", "big_vision" or "open_clip"; for a PaliGemma or a classifier the first only.
     Numbers stay bit for bit what they are, in the dtype they have. The files of the preparation are written beside
     the weights; a source without vocabulary gives a destination without. Raises CheckpointError if `destination` holds
     a checkpoint of another layout, or one at all without `overwrite`, or if the layout cannot hold this model.
@@ -91,7 +91,11 @@ def convert(
         return _convert_paligemma(path, target, to)
     checkpoint = open_checkpoint(path)
     config = checkpoint.config
-    tensors = find_tensors(build_empty(SiglipModel, config), checkpoint)
+    model_class = SiglipForImageClassification if is_classifier(checkpoint) else SiglipModel
+    if model_class is not SiglipModel and to != "huggingface":
+        raise CheckpointError(f"{to} holds no classifiers; write this one in the layout huggingface")
+    kind = kind_of(model_class)
+    tensors = find_tensors(build_empty(model_class, kind.own_config(config)), checkpoint)
     images = image_settings(path, config)
     folder = path if path.is_dir() else path.parent
     texts = None
@@ -100,7 +104,7 @@ def convert(
     obsolete = huggingface.weight_files(target) if to == "huggingface" else ()
     with replacing_together(target, obsolete=obsolete) as staging:
         text = texts.settings if texts else None
-        content = Content(kind=kind_of(SiglipModel), config=config, tensors=tensors, image=images, text=text)
+        content = Content(kind=kind, config=config, tensors=tensors, image=images, text=text)
         _LAYOUTS[to].write(staging, content)
         preparation.write_image_settings(staging, images)
         if texts is not None:

@@ -30,12 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if Path(arguments.source).name != "best":
+    source = Path(arguments.source)
+    if not any((place / "checkpoints").is_dir() for place in (source.parent, source.parent.parent)):
         check_model_name(arguments.source)
     from siglip.checkpoints import convert
     from siglip.training.resume import export_checkpoint, find_checkpoint
 
-    found = find_checkpoint(Path(arguments.source))
+    found = find_checkpoint(source)
     with tempfile.TemporaryDirectory(prefix="siglip-") as temporary:
         source = arguments.source
         if found is not None:

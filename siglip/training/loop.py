@@ -29,7 +29,7 @@ from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
 from siglip.training.learner import Learner
-from siglip.training.report import Reporter
+from siglip.training.report import Reporter, check_writers
 from siglip.training.resume import check_data, claim, export_checkpoint
 from siglip.training.state import CheckpointFolder, RunState
 from siglip.training.tasks import TASKS, build, export
@@ -71,6 +71,7 @@ class _Run:
     def __init__(self, config: TrainConfig, out: Path, device: torch.device, *, resume: bool) -> None:
         self._config, self._out, self._device = config, out, device
         self._checkpoints = CheckpointFolder(out / "checkpoints", config.keep)
+        check_writers(config)
         saved = claim(out, config, self._checkpoints, resume=resume)
         source = open_source(config.data.train, columns=config.data.columns)
         held_out = config.data.held_out

@@ -27,7 +27,7 @@ class Reporter:
 
     `start` is the step the run goes on from: later lines of an interrupted run are dropped from metrics.jsonl, so each
     step stands there once. `score` is the held-out number that is shown; all are in metrics.jsonl. `samples` are those
-    to learn from. Raises ConfigError if the recipe asks for a library that is not installed.
+    to learn from. Raises ConfigError if Weights & Biases, asked for, does not start.
     """
 
     def __init__(self, folder: Path, *, start: int, config: TrainConfig, score: str, samples: int) -> None:
@@ -204,7 +204,12 @@ class _TensorBoard:
 class _WeightsAndBiases:
     def __init__(self, folder: Path) -> None:
         wandb: Any = importlib.import_module("wandb")
-        self._run = wandb.init(dir=str(folder), name=folder.name, resume="allow")
+        try:
+            self._run = wandb.init(dir=str(folder), name=folder.name, resume="allow")
+        except Exception as error:
+            raise ConfigError(
+                f"wandb=true, but it does not start: {error}; run `wandb login`, or set wandb=false"
+            ) from error
 
     def write(self, step: int, numbers: Numbers) -> None:
         self._run.log(dict(numbers), step=step)
@@ -213,10 +218,14 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
-def _writers(folder: Path, start: int, config: TrainConfig) -> "list[_TensorBoard | _WeightsAndBiases]":
-    """Those the recipe asks for, and no other: nothing leaves this machine unasked."""
+def check_writers(config: TrainConfig) -> None:
+    """Raise ConfigError if the recipe asks for a library that is not installed."""
     for name, wanted in (("tensorboard", config.tensorboard), ("wandb", config.wandb)):
         if wanted and importlib.util.find_spec(name) is None:
             raise ConfigError(f"{name}=true, but {name} is not installed: pip install {name}, or set {name}=false")
+
+
+def _writers(folder: Path, start: int, config: TrainConfig) -> "list[_TensorBoard | _WeightsAndBiases]":
+    """Those the recipe asks for, and no other: nothing leaves this machine unasked."""
     writers: list[_TensorBoard | _WeightsAndBiases] = [_TensorBoard(folder, start)] if config.tensorboard else []
     return [*writers, _WeightsAndBiases(folder)] if config.wandb else writers

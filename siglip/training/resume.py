@@ -50,16 +50,18 @@ def claim(out: Path, config: TrainConfig, checkpoints: CheckpointFolder, *, resu
 
 
 def check_data(config: TrainConfig, saved: RunState | None, sources: Mapping[str, Source]) -> dict[str, str]:
-    """Fingerprints of the data; data that was moved is the same, other data in its place is refused."""
+    """Fingerprints of the data; data that was moved is the same, other data is refused, also where it was before."""
     found = {key: source.fingerprint() for key, source in sources.items()}
     if saved is None:
         return found
     before, now = TrainConfig.from_json(saved.config).flat(), config.flat()
     for key in _PLACES:
-        if before.get(key) != now.get(key) and saved.fingerprints.get(key) != found.get(key):
+        # one that was there first may be left out, and one may be added
+        if {key} <= saved.fingerprints.keys() & found.keys() and saved.fingerprints[key] != found[key]:
+            there = f", now it is {now.get(key)}, which holds other data" if before.get(key) != now.get(key) else ""
             raise ConfigError(
-                f"the run began with {key}={before.get(key)}, now it is {now.get(key)}, which holds other "
-                "data (names or sizes differ); give the data it began with, wherever it is now, or another --out"
+                f"the run began with {key}={before.get(key)}{there or ', which holds other data now'} (names or sizes "
+                "differ); give the data it began with, wherever it is now, or another --out"
             )
     return found
 
@@ -81,7 +83,7 @@ def find_checkpoint(path: Path) -> tuple[Path, int] | None:
     run = run.parent if run.name == "checkpoints" else run
     checkpoints = CheckpointFolder(run / "checkpoints", keep=1)
     steps = checkpoints.steps()
-    is_one = path == run or path.name == BEST or path.parent == run / "checkpoints"
+    is_one = path in (run, run / "checkpoints") or path.name == BEST or path.parent == run / "checkpoints"
     # the model of a run that has ended is its export
     if not is_one or not (run / "checkpoints").is_dir() or (path == run and (run / "export").is_dir()):
         return None

@@ -10,7 +10,10 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file
 
+from siglip.classifier import Classifier
+from siglip.cli.main import main
 from siglip.data import open_source
 from siglip.embedder import Embedder
 from siglip.errors import ConfigError, DataError, SiglipWarning
@@ -148,3 +151,28 @@ def test_behind_the_pooling_layer_every_token_is_the_pooled_vector(checkpoint: P
     expected = torch.nn.functional.layer_norm(pooled, pooled.shape[1:])
     assert (tokens - expected[:, None]).abs().max() < 0.15
     assert pooling_as_layer(pooling_as_layer(tower)).config.num_hidden_layers == 3
+
+
+def test_every_checkpoint_of_a_classifier_becomes_a_classifier(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = class_folders(tmp_path / "train", ["blue", "red"], 4)
+    config = replace(run_on(checkpoint, pictures, pictures), steps=4, save_every=2, evaluate_every=2)
+    run = tmp_path / "run"
+    with pytest.warns(SiglipWarning, match="texts are longer than the 4 tokens"):
+        exported = train(config, run)
+    for name in ("checkpoints/step-00000004", "export", "best"):
+        assert main(["convert", str(run / name), str(tmp_path / name), "--to", "huggingface"]) == 0
+    for name in ("checkpoints/step-00000004", "export"):
+        ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / name, exported))
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+        assert ours.keys() == theirs.keys()
+    assert Classifier.from_pretrained(tmp_path / "best").labels == ["blue", "red"]
+    assert main(["convert", str(exported), str(tmp_path / "other"), "--to", "open_clip"]) == 1
+    assert "open_clip holds no classifiers; write this one in the layout huggingface" in capsys.readouterr().err
+    assert main(["classify", str(pictures), "--model", str(run / "best")]) == 1
+    assert "names a checkpoint of a run, which is no model yet; `siglip convert" in capsys.readouterr().err
+    assert (
+        main(["convert", str(run / "checkpoints" / "step-00000003"), str(tmp_path / "no"), "--to", "huggingface"]) == 1
+    )
+    assert "there are: step-00000002, step-00000004" in capsys.readouterr().err

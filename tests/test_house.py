@@ -1,14 +1,20 @@
 """The layout keeps its promises: who may import whom, what is public, what loads no torch, what the README draws."""
 
+import argparse
 import ast
+import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 import siglip
+from siglip.checkpoints.load import LAYOUTS
+from siglip.evaluation.many import _USES
+from siglip.model.kinds import KINDS
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "siglip"
@@ -130,6 +136,24 @@ def test_public_names_are_sorted_and_resolve() -> None:
 def test_these_imports_load_no_torch(statement: str) -> None:
     code = f"import sys; {statement}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "known"),
+    [("convert", "--to", LAYOUTS), ("evaluate", "--task", _USES)],
+    ids=["layouts", "evaluations"],
+)
+def test_the_command_line_offers_what_the_library_can_do(
+    command: str, option: str, known: Mapping[str, object]
+) -> None:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"siglip.cli.{command}").configure(parser)
+    (choices,) = [action.choices for action in parser._actions if option in action.option_strings]
+    assert sorted(choices or ()) == sorted(known)
+
+
+def test_every_kind_of_model_is_a_public_name() -> None:
+    assert {kind.name for kind in KINDS} <= set(siglip.__all__)
 
 
 def test_the_tree_in_the_docs_draws_every_room() -> None:

@@ -38,6 +38,8 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
 }
 _FLOAT32 = ("logit_scale", "logit_bias")
+# layout -> the module that reads and writes it; where a folder could be several, the first is meant
+LAYOUTS = {"open_clip": open_clip, "huggingface": huggingface, "big_vision": big_vision}
 # converted tensors leave pages of the file behind, which are let go of each time so many bytes have been converted
 _RELEASE_BYTES = 4 * 2**20
 
@@ -267,7 +269,7 @@ def image_settings(path: Path, config: SiglipConfig | None) -> ImageSettings:
 
 
 def _layouts(path: Path) -> list[ModuleType]:
-    return [layout for layout in (open_clip, huggingface, big_vision) if layout.holds(path)]
+    return [layout for layout in LAYOUTS.values() if layout.holds(path)]
 
 
 def _read(

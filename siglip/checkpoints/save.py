@@ -7,9 +7,16 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from siglip.checkpoints import big_vision, huggingface, open_clip, paligemma, preparation
+from siglip.checkpoints import huggingface, paligemma, preparation
 from siglip.checkpoints.hub import resolve
-from siglip.checkpoints.load import build_empty, image_settings, is_classifier, load_processing, open_checkpoint
+from siglip.checkpoints.load import (
+    LAYOUTS,
+    build_empty,
+    image_settings,
+    is_classifier,
+    load_processing,
+    open_checkpoint,
+)
 from siglip.checkpoints.match import find_tensors
 from siglip.checkpoints.tensors import Content, StoredTensor
 from siglip.errors import CheckpointError, ConfigError, TensorMismatch, clip
@@ -19,7 +26,6 @@ from siglip.model import PaliGemmaForConditionalGeneration, SiglipForImageClassi
 from siglip.pretrained import PretrainedModel, PretrainedProcessing, StrPath
 from siglip.processing import PaliGemmaProcessor, SiglipImageProcessor, SiglipProcessor, SiglipTokenizer
 
-_LAYOUTS = {"huggingface": huggingface, "big_vision": big_vision, "open_clip": open_clip}
 _MAX_SHARD_BYTES = 5_000_000_000
 
 
@@ -79,9 +85,9 @@ def convert(
     the weights; a source without vocabulary gives a destination without. Raises CheckpointError if `destination` holds
     a checkpoint of another layout, or one at all without `overwrite`, or if the layout cannot hold this model.
     """
-    if to not in _LAYOUTS:
+    if to not in LAYOUTS:
         raise ConfigError(
-            f"there is no layout {clip(repr(to))} to convert to; expected {', '.join(map(repr, _LAYOUTS))}"
+            f"there is no layout {clip(repr(to))} to convert to; expected {', '.join(map(repr, LAYOUTS))}"
         )
     target = Path(destination)
     settle(target)
@@ -105,7 +111,7 @@ def convert(
     with replacing_together(target, obsolete=obsolete) as staging:
         text = texts.settings if texts else None
         content = Content(kind=kind, config=config, tensors=tensors, image=images, text=text)
-        _LAYOUTS[to].write(staging, content)
+        LAYOUTS[to].write(staging, content)
         preparation.write_image_settings(staging, images)
         if texts is not None:
             preparation.write_tokenizer(staging, texts)
@@ -133,13 +139,13 @@ def _convert_paligemma(path: Path, target: Path, to: str) -> Path:
 def _check_destination(folder: Path, to: str, overwrite: bool) -> None:
     if folder.is_file() or folder.suffix in (".npz", ".safetensors", ".bin"):
         raise CheckpointError(f"{folder} must be a folder, since several files are written; give a folder's name")
-    for name, layout in _LAYOUTS.items():
+    for name, layout in LAYOUTS.items():
         if name != to and folder.is_dir() and layout.holds(folder):
             raise CheckpointError(
                 f"{folder} already holds a checkpoint in the layout {name}, and two in one folder would be mistaken "
                 "for each other; give another folder"
             )
-    if folder.is_dir() and _LAYOUTS[to].holds(folder) and not overwrite:
+    if folder.is_dir() and LAYOUTS[to].holds(folder) and not overwrite:
         raise CheckpointError(
             f"{folder} already holds a model; give another folder, or replace it with --overwrite (overwrite=True)"
         )

@@ -119,7 +119,7 @@ def test_the_destination_is_a_folder(folder: Path, tmp_path: Path, name: str) ->
 
 
 def test_an_unknown_layout_lists_the_known(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'huggingface', 'big_vision', 'open_clip'"):
+    with pytest.raises(ConfigError, match="'open_clip', 'huggingface', 'big_vision'"):
         convert(folder, tmp_path / "out", "onnx")
 
 

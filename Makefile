@@ -21,7 +21,7 @@ $(VENV)/dev: $(BIN)/siglip
 demo: $(BIN)/siglip
 	$(BIN)/siglip classify samples --labels-file samples/labels.txt --top 1 --sheet $(DEMO)/sheet.png
 	$(BIN)/siglip caption samples
-	$(BIN)/siglip ask samples "what is this?"
+	$(BIN)/siglip ask samples "what color is it?"
 	$(BIN)/siglip score samples/penguin.png samples/teddy_bear.png samples/bicycle.png samples/cat.jpg \
 		--texts penguin "teddy bear" bicycle cat
 	$(BIN)/siglip index samples --library $(DEMO)/library

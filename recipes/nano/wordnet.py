@@ -70,6 +70,19 @@ class WordNet:
                 return said[0].replace("_", " ")
         return None
 
+    def is_a(self, name: str, kind: str) -> bool | None:
+        """Whether every usual sense of `name` is a `kind`; None if it is unknown or its senses disagree."""
+        senses = self._senses.get(_key(name), [])[:_MOST_SENSES]
+        answers = {kind in self._all_wider(synset) for synset in senses}
+        return answers.pop() if len(answers) == 1 else None
+
+    def _all_wider(self, synset: str) -> set[str]:
+        words: set[str] = set()
+        while synset in self._lemmas:
+            words.update(self._lemmas[synset])
+            synset = self._wider.get(synset, "")
+        return words
+
 
 def varied(captions: Sequence[str], style: str, wordnet: WordNet) -> list[str]:
     """The captions, and more made of the shortest one, which is taken for the name. Sentences stay alone."""

@@ -5,6 +5,7 @@ replaced, and the service goes on.
 """
 
 import asyncio
+import atexit
 import multiprocessing
 import queue
 from collections.abc import Mapping
@@ -115,6 +116,7 @@ class _Worker:
     def stop(self) -> None:
         self.process.kill()
         self.process.join()
+        atexit.unregister(self.process.kill)
         self._pipe.close()
 
     def _replace(self) -> None:
@@ -132,6 +134,8 @@ class _Worker:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._settings, self._memory_bytes), daemon=True)
         process.start()
+        # where nobody closes the service, multiprocessing would wait at exit for a worker that heeds no SIGTERM
+        atexit.register(process.kill)
         theirs.close()
         return process, ours
 

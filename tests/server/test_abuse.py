@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import zlib
@@ -361,3 +363,19 @@ def test_nothing_is_kept_of_requests_that_are_answered(server: Running) -> None:
     # one object of each request alone would be a thousand
     assert kept() - before < 200
     connection.close()
+
+
+def test_a_program_that_leaves_the_decoders_open_ends() -> None:
+    code = """
+        import asyncio
+        from siglip.server.decoding import Decoders
+        kept = Decoders({}, count=2)
+        try:
+            asyncio.run(kept.pixels(b"GIF89a", "", due=None))
+        except Exception as error:
+            print(type(error).__name__)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "UnreadableImage\n"

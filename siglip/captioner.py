@@ -17,7 +17,7 @@ from torch import Tensor
 from siglip.devices import find_device
 from siglip.download import fetched
 from siglip.errors import Failure, InputError, UnreadableImage, clip, did_you_mean, warn
-from siglip.keywords import LoadOptions, accepted, chosen_dtype
+from siglip.keywords import LoadOptions, accepted, chosen_dtype, unknown
 from siglip.model import PaliGemmaForConditionalGeneration
 from siglip.model.generate import Choice, Prompt, generate, score
 from siglip.pictures import cores
@@ -111,7 +111,10 @@ class Captioner:
         An iterator of prompts gives that of each picture, after the picture was taken; one that is empty or too long
         makes its picture a Failure. Raises InputError for one prompt of that kind, or strange options.
         """
-        processor = self.processor
+        processor, known = self.processor, list(GenerateOptions.__annotations__)
+        for name in options:
+            if name not in known:
+                raise unknown(name, "writing", known)
         choice = Choice(eos=processor.eos_token_id, pad=processor.pad_token_id, **options)
 
         def texts(prompted: Prompt) -> list[tuple[str, float]]:

@@ -118,3 +118,17 @@ def test_bad_input_is_told(folder: Path) -> None:
         pipeline("image-to-text", Embedder.from_pretrained("nano"))
     with pytest.raises(InputError, match="'visual-question-answering'"):
         pipeline("visual-question-answer", folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("max_new_token", "did you mean 'max_new_tokens'"), ("batch_size", "it takes max_new_tokens, num_beams")],
+)
+def test_a_keyword_that_writing_does_not_have_is_refused_by_name(folder: Path, given: str, hint: str) -> None:
+    for task, *words in (
+        ("image-to-text",),
+        ("image-text-to-text", "caption en"),
+        ("visual-question-answering", "why?"),
+    ):
+        with pytest.raises(InputError, match=f"no keyword {given!r}; {hint}"):
+            pipeline(task, folder)(FILES[0], *words, **{given: 8})

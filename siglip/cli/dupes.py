@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not groups:
         output.say("no two files hold the same picture")
         return 0
-    output.say(f"copies in {len(groups)} groups; but for the best of each, {extra} files with {size / 1e6:.1f} MB")
+    output.say(f"copies in {len(groups)} groups; but for the best of each, {extra} files with {size / 1e6:.3g} MB")
     return 0
 
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from siglip import __version__
 from siglip.captioner import Captioner
 from siglip.embedder import Embedder
-from siglip.errors import LibraryError
+from siglip.errors import LibraryError, clip
 from siglip.search import Library
 from siglip.server import answers
 from siglip.server.answers import as_described
@@ -76,6 +76,7 @@ class Service:
         app.get("/readyz", response_model=answers.Ready, responses={503: {"model": answers.Ready}})(self.readyz)
         app.get("/metrics", response_class=PlainTextResponse)(self.numbers)
         app.get("/v1/models", **as_described(answers.Models))(self.models)
+        app.get("/v1/models/{name:path}", **as_described(answers.ModelFacts))(self.one_model)
         comparing = Comparing(app, self.engine, name)
         Writing(app, self.engine, self._captioner)
         add_explain(app, self.engine, name)
@@ -126,6 +127,15 @@ class Service:
         if self._captioner is not None:
             data.append({"id": self._captioner, **model})
         return {"object": "list", "data": data}
+
+    async def one_model(self, name: Annotated[str, Path(min_length=1, max_length=255)]) -> dict[str, Any]:
+        """One of those that are listed."""
+        listed = (await self.models())["data"]
+        for facts in listed:
+            if facts["id"] == name:
+                return facts
+        names = " and ".join(repr(facts["id"]) for facts in listed)
+        raise BadRequest(f"no model {clip(repr(name))} here, only {names}", "model", status=404, code="model_not_found")
 
     def _add_errors(self, app: FastAPI) -> None:
         @app.exception_handler(BadRequest)

@@ -32,6 +32,9 @@ def test_the_openai_client_gets_the_vectors_of_the_embedder_in_both_encodings(
     one = client.embeddings.create(model="nano", input="a cat", dimensions=expected.shape[1])
     np.testing.assert_allclose(one.data[0].embedding, expected[0], atol=1e-5)
     assert [model.id for model in client.models.list()] == ["nano"]
+    assert client.models.retrieve("nano").id == "nano"
+    with pytest.raises(openai.NotFoundError, match="no model 'some/other' here, only 'nano'"):
+        client.models.retrieve("some/other")
 
 
 def test_base64_is_little_endian_float32(server: Running, embedder: Embedder) -> None:

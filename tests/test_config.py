@@ -145,5 +145,5 @@ def test_a_misspelt_key_of_a_file_is_refused_and_foreign_ones_pass() -> None:
 
 
 def test_a_configuration_says_how_to_change_it() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError, match=r"dataclasses.replace\(config, image_size=...\)"):
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"dataclasses.replace\(model.config, image_size=...\)"):
         SiglipVisionConfig().image_size = 3  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,6 +1,7 @@
 """Every figure of the statistics, against what was put in."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,11 @@ def test_the_sheet_names_the_file_below_the_captions_of_each_sample(
     tmp_path: Path, make_tar: MakeTar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[list[str]] = []
-    monkeypatch.setattr(stats, "contact_sheet", lambda cells, cell_px: told.extend(list(lines) for _, lines in cells))
+
+    def noted(cells: Iterable[tuple[Image.Image, Sequence[str]]], *, cell_px: int) -> Image.Image:
+        told.extend(list(lines) for _, lines in cells)
+        return Image.new("RGB", (cell_px, cell_px))
+
+    monkeypatch.setattr(stats, "contact_sheet", noted)
     data_sheet(open_source(make_tar("s.tar", {"dir/a.png": png(1), "dir/a.txt": "a cat"})))
     assert told == [["a cat", "a"]]

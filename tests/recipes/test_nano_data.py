@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
 
 import build
 import clip_art
@@ -18,7 +17,6 @@ import packages
 import pair
 import photos
 import pytest
-import rows
 import symbols
 from drawing import drawn, drawn_box, fitted
 from packages import GitHub, Npm, PackageError, fetched
@@ -38,12 +36,6 @@ def square(colour: str, size: int = 64, *, at: tuple[int, int] = (16, 16)) -> Im
     return picture
 
 
-def png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def a_pair(id: str, picture: Image.Image, *captions: str) -> pair.Pair:
     return pair.Pair(id=id, drawing=picture, captions=captions)
 
@@ -57,27 +49,6 @@ def staged(path: Path, name: str, *pairs: pair.Pair, style: str = "icon") -> lis
     return pack.read_staged(path / f"{name}.tar")
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> Path:
-    """A WordNet of three synsets: penguin, a sphenisciform seabird, a bird; and `bank`, which means too much."""
-    folder = tmp_path / "words" / "dict"
-    folder.mkdir(parents=True)
-    (folder / "data.noun").write_text(
-        "  1 the licence\n"
-        "00000001 05 n 02 penguin 0 flightless_bird 0 002 @ 00000002 n 0000 #m 00000009 n 0000 | from the south\n"
-        "00000002 05 n 01 sphenisciform_seabird 0 001 @ 00000003 n 0000 | a seabird\n"
-        "00000003 05 n 01 bird 0 000 | it flies\n"
-    )
-    (folder / "index.noun").write_text(
-        "  1 the licence\n"
-        "penguin n 1 2 @ #m 1 0 00000001  \n"
-        "flightless_bird n 1 1 @ 1 0 00000001  \n"
-        "sphenisciform_seabird n 1 1 @ 1 0 00000002  \n"
-        "bank n 4 1 @ 4 1 00000003 00000001 00000002 00000003  \n"
-    )
-    return folder.parent
-
-
 def test_wordnet_gives_other_words_and_a_wider_one_that_people_say(words: Path) -> None:
     wordnet = WordNet(words)
     assert (wordnet.synonyms("Penguin"), wordnet.kind("Penguin")) == (["flightless bird"], "bird")
@@ -89,35 +60,6 @@ def test_a_thing_is_of_a_kind_if_all_its_usual_senses_are(words: Path) -> None:
     wordnet = WordNet(words)
     assert (wordnet.is_a("Penguin", "bird"), wordnet.is_a("penguin", "plant")) == (True, False)
     assert (wordnet.is_a("zebra", "bird"), wordnet.is_a("bank", "penguin")) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("drawing", "colour"),
-    [("red", "red"), ("saddlebrown", "brown"), ("darkorange", "orange"), ("black", "black"), ("gray", None)],
-)
-def test_a_drawing_in_one_colour_is_asked_for_it(drawing: str, colour: str | None) -> None:
-    assert rows.colour_of(png(square(drawing))) == colour
-
-
-def test_a_drawing_in_two_colours_is_not_asked_for_one() -> None:
-    half = square("blue")
-    half.paste((0, 160, 0), (16, 16, 48, 32))
-    assert rows.colour_of(png(half)) is None
-
-
-def test_kinds_are_asked_for_as_often_with_the_answer_yes_as_no(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "KINDS", {"penguin": "a penguin", "plant": "a plant"})
-    things = [
-        ("1.png", "penguin"),
-        ("2.png", "sphenisciform seabird"),
-        ("3.png", "flightless bird"),
-        ("4.png", "zebra"),
-    ]
-    asked = rows.kinds(things, WordNet(words), Random(0))
-    assert sorted(row["suffix"] for row in asked) == ["no", "yes"]
-    assert {row["prefix"] for row in asked} == {"answer en is this a penguin?"}
-    yes, no = sorted(asked, key=lambda row: row["suffix"], reverse=True)
-    assert yes["image"] in ("1.png", "3.png") and no["image"] == "2.png"
 
 
 def test_a_caption_is_said_in_other_words(words: Path) -> None:

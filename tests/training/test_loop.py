@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_samples
 
 def test_ctrl_c_finishes_the_step_and_saves(shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal_after(1, signal.SIGINT, monkeypatch)
-    with pytest.raises(Stopped, match=r"SIGINT after step 2; --resume") as stopped:
+    with pytest.raises(Stopped, match=r"SIGINT after step 2; to go on: .* --resume") as stopped:
         train(small_run(shard, steps=500, save_every=500), tmp_path / "run")
     assert stopped.value.exit_code == 130
     assert metrics(tmp_path / "run")[-1]["step"] == 2

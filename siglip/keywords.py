@@ -36,23 +36,24 @@ class LoadOptions(HubOptions, total=False):
     use_fast: bool | None
 
 
-class ModelOptions(LoadOptions, total=False):
-    """The same for models: the classes of a fresh head may be told as a number or as either dictionary."""
+class ClassOptions(LoadOptions, total=False):
+    """The same where there may be classes, which are told as a number or as either dictionary."""
 
     num_labels: int
     id2label: Mapping[int, str] | Mapping[str, str]
     label2id: Mapping[str, int] | Mapping[str, str]
     problem_type: str | None
+
+
+class ModelOptions(ClassOptions, total=False):
+    """The same for models, whose head is a fresh one where its classes are told."""
+
     ignore_mismatched_sizes: bool
 
 
-class ConfigOptions(LoadOptions, total=False):
-    """Those of a configuration that is read in order to be changed: the classes, and where it is going to be used."""
+class ConfigOptions(ClassOptions, total=False):
+    """The same for a configuration that is read in order to be changed."""
 
-    num_labels: int
-    id2label: Mapping[int, str] | Mapping[str, str]
-    label2id: Mapping[str, int] | Mapping[str, str]
-    problem_type: str | None
     finetuning_task: str
 
 
@@ -88,6 +89,13 @@ class SaveOptions(TypedDict, total=False):
     push_to_hub: bool
 
 
+# what the doors of configurations and models, and saving, know beside the rest
+CONFIG = ("num_labels", "id2label", "label2id", "problem_type")
+MODEL = (
+    *("config", "dtype", "device_map", "attn_implementation", "image_size", "labels", "ignore_mismatched_sizes"),
+    *CONFIG,
+)
+SAVING = ("max_shard_bytes", "max_shard_size", "is_main_process", "state_dict", *SaveOptions.__annotations__)
 _HUB = ("revision", "token", "cache_dir", "local_files_only")
 # weights are always read lazily, and there is one tokenizer and one image processor
 _HARMLESS: dict[str, tuple[bool | str | None, ...]] = {
@@ -138,6 +146,7 @@ def agreed(given: Mapping[str, Any], happens: Mapping[str, Sequence[Any]], where
 
 
 def unknown(name: str, where: str, known: Sequence[str]) -> InputError:
+    """The error for a keyword that `where` does not have: with the nearest one, or all that it has."""
     nearest = did_you_mean(name, known)
     hint = f"did you mean {nearest!r}?" if nearest else f"it takes {', '.join(known)}"
     return InputError(f"{where} has no keyword {clip(name)!r}; {hint}")
@@ -154,15 +163,6 @@ def chosen_dtype(dtype: Any, torch_dtype: Any) -> Any:
 
 def _plain(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-SAVING = ("max_shard_bytes", "max_shard_size", "is_main_process", "state_dict", *SaveOptions.__annotations__)
-_CLASSES = ("num_labels", "id2label", "label2id")
-CONFIG = (*_CLASSES, "problem_type")
-MODEL = (
-    *("config", "dtype", "device_map", "attn_implementation", "image_size", "labels", "ignore_mismatched_sizes"),
-    *CONFIG,
-)
 
 
 def named_classes(

@@ -38,10 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = find_checkpoint(source)
     with tempfile.TemporaryDirectory(prefix="siglip-") as temporary:
-        source = arguments.source
         if found is not None:
-            source = Path(temporary)
-            export_checkpoint(*found, source)
-        written = convert(source, arguments.destination, arguments.to, overwrite=arguments.overwrite)
+            export_checkpoint(*found, Path(temporary))
+        model = arguments.source if found is None else temporary
+        written = convert(model, arguments.destination, arguments.to, overwrite=arguments.overwrite)
     output.print_record(output.form_of(arguments), {"written": str(written), "format": arguments.to})
     return 0

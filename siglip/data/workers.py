@@ -36,8 +36,8 @@ def in_workers(
     `make` must be picklable where the system does not fork. `pinned`: what is made has a method `pin_memory` to call.
     Errors of this package arrive as they were raised. A stop signal that reaches the workers too costs no result: they
     end when this process says so, or is gone. Raises DataError if the system ends one, as it does where memory runs
-    out. Results come through pipes, not through /dev/shm: containers
-    make that so small (Docker: 64 MB) that a batch of pictures does not fit, and what does not fit would never come.
+    out. Results come through pipes, not through /dev/shm: containers make that so small (Docker: 64 MB) that a batch of
+    pictures does not fit, and what does not fit would never come.
     """
     loader = DataLoader(
         _Work(make, packed=workers > 0),

@@ -22,8 +22,7 @@ def read_vocabulary(path: Path) -> "SentencePieceVocabulary | TokenizerJsonVocab
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a vocabulary that can be read ({error}); give the checkpoint's spiece.model (SigLIP) or "
-            "Gemma's "
-            "tokenizer.json (SigLIP 2)"
+            "Gemma's tokenizer.json (SigLIP 2)"
         ) from error
 
 

@@ -1,5 +1,7 @@
 """Small pictures of known looks, the built-in model counting what it embeds, and a library of them."""
 
+import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,21 @@ class CountingEmbedder(Embedder):
         if tuple(items) not in self.words:
             self.words[tuple(items)] = super().embed_texts(items, **options)
         return self.words[tuple(items)]
+
+
+def in_child(action: Callable[[], object]) -> int:
+    """The exit code of a child that does it: 0, 1 if it raises, which it prints, or minus a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from itertools import chain, count
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from siglip.search import Library
 from siglip.search.vectors import enough_rescored
 from tests.conftest import ROOT
-from tests.search.conftest import draw
+from tests.search.conftest import draw, in_child
 
 NAMES = re.compile(r"(catalogue\.db|thumbs\.db)(-wal|-shm)?|lock|codes-1-\d+\.tv|vectors-1(-2)?\.f16")
 
@@ -59,18 +58,7 @@ def kill_before(number: int, folder: Path) -> None:
 
 def was_killed(action: Callable[[], object], folder: Path, number: int) -> bool:
     """Whether it was, in a child; not if it comes to its end first."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            kill_before(number, folder)
-            action()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = in_child(lambda: (kill_before(number, folder), action()))
     assert code in (0, -signal.SIGKILL)
     return code != 0
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from siglip.errors import LibraryError, UnreadableImage
 from siglip.search import Library, indexing, reading
 from siglip.search.duplicates import find_duplicates
 from siglip.search.reading import hash_file, read_file
-from tests.search.conftest import CountingEmbedder, draw
+from tests.search.conftest import CountingEmbedder, draw, in_child
 
 Make = Callable[..., Library]
 
@@ -128,16 +127,12 @@ def test_a_vector_file_cut_under_a_running_reader_kills_nobody_and_gives_no_wron
         vectors = library.folder / "vectors-1.f16"
         kept = vectors.read_bytes()
         for size in (len(kept) // 2 + 3, 0):
-            child = os.fork()
-            if child == 0:  # a SIGBUS would end this process
-                code = 1
-                try:
-                    os.truncate(vectors, size)
-                    found = {(hit.digest, round(hit.score, 4)) for hit in library.search("blocks")}
-                    code = 0 if found <= right else 2
-                finally:
-                    os._exit(code)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+            def searching(size: int = size) -> None:
+                os.truncate(vectors, size)
+                assert {(hit.digest, round(hit.score, 4)) for hit in library.search("blocks")} <= right
+
+            assert in_child(searching) == 0  # a SIGBUS would end this process
             vectors.write_bytes(kept)
         os.truncate(vectors, 256 * 5)
         assert writer.index().embedded == 7
@@ -146,19 +141,13 @@ def test_a_vector_file_cut_under_a_running_reader_kills_nobody_and_gives_no_wron
 
 def as_nobody(action: Callable[[], None]) -> int:
     """Run it in a child that is not root, who may do everything; its exit code."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            action()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def unprivileged() -> None:
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        action()
+
+    return in_child(unprivileged)
 
 
 def test_what_may_not_be_read_or_written_is_told_and_loses_nothing(embedder: CountingEmbedder):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -198,13 +199,19 @@ def test_half_closed_connections_leave_nothing_behind(server: Running) -> None:
     assert server.ask("/v1/embeddings", {"input": "a"})[0] == 200
 
 
-def test_sigterm_under_load_answers_what_was_taken_on(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def served(folder: Path) -> Generator[tuple[subprocess.Popen[str], int]]:
+    """The command `siglip serve`, started in a folder, and its port."""
     words = [sys.executable, "-m", "siglip", "serve", "--port", "0", "--decoders", "1", "--device", "cpu"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
         assert process.stderr
         found = re.search(r"listening at http://127\.0\.0\.1:(\d+)", process.stderr.readline())
         assert found
-        port = int(found[1])
+        yield process, int(found[1])
+
+
+def test_sigterm_under_load_answers_what_was_taken_on(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, port):
         connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
         body = json.dumps({"input": [f"text {number}" for number in range(40)]}).encode()
         for connection in connections:
@@ -215,7 +222,7 @@ def test_sigterm_under_load_answers_what_was_taken_on(tmp_path: Path) -> None:
         for connection in connections:
             connection.close()
         assert process.wait(60) == -signal.SIGTERM
-        assert process.stderr.read() == ""
+        assert process.stderr is not None and process.stderr.read() == ""
     # each was answered in full, or the connection was never taken
     assert all(answer == b"" or b'"prompt_tokens"' in answer for answer in answers)
     assert sum(b"200 OK" in answer for answer in answers) >= 10
@@ -258,14 +265,10 @@ def test_a_request_that_was_sent_and_not_yet_read_when_the_door_closes_is_answer
 
 
 def test_whoever_watches_is_told_before_the_door_closes_and_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "siglip", "serve", "--port", "0", "--decoders", "1", "--device", "cpu"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        assert process.stderr
-        found = re.search(r"listening at http://127\.0\.0\.1:(\d+)", process.stderr.readline())
-        assert found
+    with served(tmp_path) as (process, port):
 
         def asked(path: str, body: bytes | None = None) -> int:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=250)) as connection:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=250)) as connection:
                 connection.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
                 with connection.getresponse() as answer:
                     answer.read()

@@ -6,7 +6,6 @@ so that every class keeps the two methods its users know. It is the only upward 
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -183,19 +182,6 @@ class PretrainedModel:
         if is_main_process:
             checkpoints.save_model(self, folder, max_shard_bytes=limit, state_dict=state_dict)
 
-    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
-        """As of every module. Where it is the Trainer of transformers that saves it, `config.json` is put beside it.
-
-        It calls `save_pretrained` of its own library's models, and of others writes this alone, which nothing reads.
-        """
-        # parts of a model are asked with arguments
-        folder = None if args or options else _trainers_folder()
-        if folder is not None:
-            mine: Any = self
-            mine.config.save_pretrained(folder)
-        module: Any = super()
-        return module.state_dict(*args, **options)
-
     @classmethod
     def from_config(cls: type[Self], config: PretrainedConfig) -> Self:
         """A model with fresh weights, as `cls(config)` makes it."""
@@ -251,18 +237,6 @@ class PretrainedModel:
         for part in module.modules():
             if hasattr(part, "gradient_checkpointing"):
                 part.gradient_checkpointing = on
-
-
-def _trainers_folder() -> str | None:
-    """Where the Trainer of transformers is about to save the model that asks this; None: somebody else asks."""
-    frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-    for _ in range(6):  # some callers of callers, for what is wrapped around functions
-        if frame is None or frame.f_globals.get("__name__") == "transformers.trainer":
-            break
-        frame = frame.f_back
-    if frame is None or frame.f_code.co_name != "_save":
-        return None
-    return frame.f_locals.get("output_dir")
 
 
 def _num_bytes(size: int | str) -> int:

@@ -31,7 +31,7 @@ arguments = TrainingArguments(
 trainer = Trainer(model=model, args=arguments, train_dataset=pairs, eval_dataset=pairs, data_collator=collate)
 trainer.train()
 losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-trainer.save_model(OUT)
+model.save_pretrained(OUT)
 inputs = processor(text=["a bird"], images=Image.open(PICTURES[0]), padding="max_length", return_tensors="pt")
 again = AutoModel.from_pretrained(OUT)
 result = [losses, trainer.evaluate()["eval_loss"], again(**inputs).logits_per_image.detach()]

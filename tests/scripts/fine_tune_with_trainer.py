@@ -54,10 +54,14 @@ trainer = Trainer(
 trainer.train()
 predictions = trainer.predict(Pictures())
 losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-trainer.save_model(OUT)
+# what the Trainer saves of a model that is not of its own library is the weights, which a configuration makes whole
+middle = AutoModelForImageClassification.from_pretrained(f"{OUT}/checkpoint-3", config=model.config)
+model.save_pretrained(OUT)
+processor.save_pretrained(OUT)
 again = AutoModelForImageClassification.from_pretrained(OUT)
 inputs = AutoImageProcessor.from_pretrained(OUT)(Image.open(PICTURES[0]), return_tensors="pt")
 result = [
     *(losses, predictions.predictions, predictions.metrics["test_accuracy"]),
     *(again(**inputs).logits.detach(), again.config.id2label[1]),
+    *(middle(**inputs).logits.detach(), middle.config.id2label[1]),
 ]

@@ -6,7 +6,7 @@ Facts from the papers (arXiv 2303.15343 Table 3, 2502.14786 Table 1, 2407.07726,
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from siglip.config import Clean, Resample, SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
@@ -93,65 +93,66 @@ class Release:
         )
 
 
-def _v1(
-    name: str, size: Size, shape: tuple[int, int], millions: float, top1: float, big_vision: str, open_clip: str,
-    *, context_length: int = 64, vocab_size: int = 32000, text_use_head: bool = True,
-) -> Release:  # fmt: skip
-    patch_size, image_size = shape
-    return Release(
-        name=f"google/siglip-{name}", version=1, size=size, patch_size=patch_size, image_size=image_size,
-        parameters_millions=millions, imagenet_top1=top1, big_vision=f"siglip/webli_{big_vision}", open_clip=open_clip,
-        context_length=context_length, vocab_size=vocab_size, text_use_head=text_use_head,
-    )  # fmt: skip
-
-
-def _v2(
-    name: str, size: Size, shape: tuple[int, int], millions: float, top1: float, big_vision: str, open_clip: str,
-    *, naflex: bool = False,
-) -> Release:  # fmt: skip
-    patch_size, image_size = shape
-    return Release(
-        name=f"google/siglip2-{name}", version=2, size=size, patch_size=patch_size, image_size=image_size,
-        parameters_millions=millions, imagenet_top1=top1, big_vision=f"siglip2/siglip2_{big_vision}",
-        open_clip=open_clip, naflex=naflex,
-    )  # fmt: skip
-
-
+# a row each: name (which tells version, size, patch and pixels), millions of parameters, ImageNet top-1, and what
+# big_vision and open_clip call it
 # fmt: off
-RELEASES: tuple[Release, ...] = (
-    _v1("base-patch16-224", "base", (16, 224), 203.16, 76.2, "en_b16_224_63724782", "ViT-B-16-SigLIP"),
-    _v1("base-patch16-256", "base", (16, 256), 203.20, 76.7, "en_b16_256_60500360", "ViT-B-16-SigLIP-256"),
-    _v1("base-patch16-384", "base", (16, 384), 203.45, 78.6, "en_b16_384_68578854", "ViT-B-16-SigLIP-384"),
-    _v1("base-patch16-512", "base", (16, 512), 203.79, 79.2, "en_b16_512_68580893", "ViT-B-16-SigLIP-512"),
-    _v1("large-patch16-256", "large", (16, 256), 652.15, 80.5, "en_l16_256_60552751", "ViT-L-16-SigLIP-256"),
-    _v1("large-patch16-384", "large", (16, 384), 652.48, 82.1, "en_l16_384_63634585", "ViT-L-16-SigLIP-384"),
-    _v1("so400m-patch14-224", "so400m", (14, 224), 877.36, 82.2, "en_so400m_224_57633886", "ViT-SO400M-14-SigLIP",
-        context_length=16),
-    _v1("so400m-patch14-384", "so400m", (14, 384), 877.96, 83.2, "en_so400m_384_58765454", "ViT-SO400M-14-SigLIP-384"),
-    _v1("base-patch16-256-multilingual", "base", (16, 256), 370.63, 75.1, "i18n_b16_256_66117334",
-        "ViT-B-16-SigLIP-i18n-256", vocab_size=250000),
-    _v1("so400m-patch16-256-i18n", "so400m", (16, 256), 1127.4, 80.8, "i18n_so400m_16_256_78061115",
-        "ViT-SO400M-16-SigLIP-i18n-256", vocab_size=250000, text_use_head=False),
-    _v2("base-patch32-256", "base", (32, 256), 376.9, 74.0, "b32_256", "ViT-B-32-SigLIP2-256"),
-    _v2("base-patch16-224", "base", (16, 224), 375.2, 78.2, "b16_224", "ViT-B-16-SigLIP2"),
-    _v2("base-patch16-256", "base", (16, 256), 375.2, 79.1, "b16_256", "ViT-B-16-SigLIP2-256"),
-    _v2("base-patch16-384", "base", (16, 384), 375.5, 80.6, "b16_384", "ViT-B-16-SigLIP2-384"),
-    _v2("base-patch16-512", "base", (16, 512), 375.8, 81.2, "b16_512", "ViT-B-16-SigLIP2-512"),
-    _v2("large-patch16-256", "large", (16, 256), 881.5, 82.5, "l16_256", "ViT-L-16-SigLIP2-256"),
-    _v2("large-patch16-384", "large", (16, 384), 881.9, 83.1, "l16_384", "ViT-L-16-SigLIP2-384"),
-    _v2("large-patch16-512", "large", (16, 512), 882.3, 83.5, "l16_512", "ViT-L-16-SigLIP2-512"),
-    _v2("so400m-patch14-224", "so400m", (14, 224), 1135.5, 83.2, "so400m14_224", "ViT-SO400M-14-SigLIP2"),
-    _v2("so400m-patch14-384", "so400m", (14, 384), 1136.0, 84.1, "so400m14_384", "ViT-SO400M-14-SigLIP2-378"),
-    _v2("so400m-patch16-256", "so400m", (16, 256), 1135.7, 83.4, "so400m16_256", "ViT-SO400M-16-SigLIP2-256"),
-    _v2("so400m-patch16-384", "so400m", (16, 384), 1136.0, 84.1, "so400m16_384", "ViT-SO400M-16-SigLIP2-384"),
-    _v2("so400m-patch16-512", "so400m", (16, 512), 1136.6, 84.3, "so400m16_512", "ViT-SO400M-16-SigLIP2-512"),
-    _v2("giant-opt-patch16-256", "giant-opt", (16, 256), 1871.4, 84.5, "g-opt16_256", "ViT-gopt-16-SigLIP2-256"),
-    _v2("giant-opt-patch16-384", "giant-opt", (16, 384), 1871.9, 85.0, "g-opt16_384", "ViT-gopt-16-SigLIP2-384"),
-    _v2("base-patch16-naflex", "base", (16, 256), 375.2, 78.5, "b16_naflex", "ViT-B-16-SigLIP2-naflex", naflex=True),
-    _v2("so400m-patch16-naflex", "so400m", (16, 256), 1135.7, 83.5, "so400m16_naflex", "ViT-SO400M-16-SigLIP2-naflex",
-        naflex=True),
+_PUBLISHED: tuple[tuple[str, float, float, str, str], ...] = (
+    ("siglip-base-patch16-224", 203.16, 76.2, "en_b16_224_63724782", "ViT-B-16-SigLIP"),
+    ("siglip-base-patch16-256", 203.2, 76.7, "en_b16_256_60500360", "ViT-B-16-SigLIP-256"),
+    ("siglip-base-patch16-384", 203.45, 78.6, "en_b16_384_68578854", "ViT-B-16-SigLIP-384"),
+    ("siglip-base-patch16-512", 203.79, 79.2, "en_b16_512_68580893", "ViT-B-16-SigLIP-512"),
+    ("siglip-large-patch16-256", 652.15, 80.5, "en_l16_256_60552751", "ViT-L-16-SigLIP-256"),
+    ("siglip-large-patch16-384", 652.48, 82.1, "en_l16_384_63634585", "ViT-L-16-SigLIP-384"),
+    ("siglip-so400m-patch14-224", 877.36, 82.2, "en_so400m_224_57633886", "ViT-SO400M-14-SigLIP"),
+    ("siglip-so400m-patch14-384", 877.96, 83.2, "en_so400m_384_58765454", "ViT-SO400M-14-SigLIP-384"),
+    ("siglip-base-patch16-256-multilingual", 370.63, 75.1, "i18n_b16_256_66117334", "ViT-B-16-SigLIP-i18n-256"),
+    ("siglip-so400m-patch16-256-i18n", 1127.4, 80.8, "i18n_so400m_16_256_78061115", "ViT-SO400M-16-SigLIP-i18n-256"),
+    ("siglip2-base-patch32-256", 376.9, 74.0, "b32_256", "ViT-B-32-SigLIP2-256"),
+    ("siglip2-base-patch16-224", 375.2, 78.2, "b16_224", "ViT-B-16-SigLIP2"),
+    ("siglip2-base-patch16-256", 375.2, 79.1, "b16_256", "ViT-B-16-SigLIP2-256"),
+    ("siglip2-base-patch16-384", 375.5, 80.6, "b16_384", "ViT-B-16-SigLIP2-384"),
+    ("siglip2-base-patch16-512", 375.8, 81.2, "b16_512", "ViT-B-16-SigLIP2-512"),
+    ("siglip2-large-patch16-256", 881.5, 82.5, "l16_256", "ViT-L-16-SigLIP2-256"),
+    ("siglip2-large-patch16-384", 881.9, 83.1, "l16_384", "ViT-L-16-SigLIP2-384"),
+    ("siglip2-large-patch16-512", 882.3, 83.5, "l16_512", "ViT-L-16-SigLIP2-512"),
+    ("siglip2-so400m-patch14-224", 1135.5, 83.2, "so400m14_224", "ViT-SO400M-14-SigLIP2"),
+    ("siglip2-so400m-patch14-384", 1136.0, 84.1, "so400m14_384", "ViT-SO400M-14-SigLIP2-378"),
+    ("siglip2-so400m-patch16-256", 1135.7, 83.4, "so400m16_256", "ViT-SO400M-16-SigLIP2-256"),
+    ("siglip2-so400m-patch16-384", 1136.0, 84.1, "so400m16_384", "ViT-SO400M-16-SigLIP2-384"),
+    ("siglip2-so400m-patch16-512", 1136.6, 84.3, "so400m16_512", "ViT-SO400M-16-SigLIP2-512"),
+    ("siglip2-giant-opt-patch16-256", 1871.4, 84.5, "g-opt16_256", "ViT-gopt-16-SigLIP2-256"),
+    ("siglip2-giant-opt-patch16-384", 1871.9, 85.0, "g-opt16_384", "ViT-gopt-16-SigLIP2-384"),
+    ("siglip2-base-patch16-naflex", 375.2, 78.5, "b16_naflex", "ViT-B-16-SigLIP2-naflex"),
+    ("siglip2-so400m-patch16-naflex", 1135.7, 83.5, "so400m16_naflex", "ViT-SO400M-16-SigLIP2-naflex"),
 )
 # fmt: on
+# text towers unlike those of their version: a shorter context, tokens of a hundred languages, no projection
+_OTHER_TEXT: dict[str, dict[str, Any]] = {
+    "siglip-so400m-patch14-224": {"vocab_size": 32000, "context_length": 16},
+    "siglip-base-patch16-256-multilingual": {"vocab_size": 250000},
+    "siglip-so400m-patch16-256-i18n": {"vocab_size": 250000, "text_use_head": False},
+}
+
+
+def _release(name: str, parameters_millions: float, imagenet_top1: float, big_vision: str, open_clip: str) -> Release:
+    version, size, patch_size, image_size = re.findall(r"siglip(2?)-(.+)-patch(\d+)-(\d+|naflex)", name)[0]
+    return Release(
+        name=f"google/{name}",
+        version=2 if version else 1,
+        size=size,
+        patch_size=int(patch_size),
+        # NaFlex checkpoints take 256 patches of 16 pixels
+        image_size=256 if image_size == "naflex" else int(image_size),
+        parameters_millions=parameters_millions,
+        imagenet_top1=imagenet_top1,
+        big_vision=("siglip2/siglip2_" if version else "siglip/webli_") + big_vision,
+        open_clip=open_clip,
+        naflex=image_size == "naflex",
+        **_OTHER_TEXT.get(name, {} if version else {"vocab_size": 32000}),
+    )
+
+
+RELEASES: tuple[Release, ...] = tuple(_release(*row) for row in _PUBLISHED)
 
 
 # layers, width, mlp, heads, key/value heads, head width (big_vision/models/ppp/gemma.py, get_config)

@@ -123,7 +123,7 @@ def test_files_functions_and_signatures_keep_their_size(path: Path) -> None:
             count = len([argument for argument in arguments if argument.arg not in ("self", "cls")])
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
-            assert count <= 8 or node.name in ("_v1", "_v2"), f"{node.name} takes {count} arguments"
+            assert count <= 8, f"{node.name} takes {count} arguments"
 
 
 def test_public_names_are_sorted_and_resolve() -> None:

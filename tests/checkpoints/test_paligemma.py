@@ -17,7 +17,7 @@ from siglip.errors import CheckpointError, ConfigError, TensorMismatch
 from tests.captioners import captioner
 from tests.checkpoints.test_load import check_peaks, peaks
 from tests.conftest import ROOT
-from tests.model.test_paligemma import MODELS, middling
+from tests.model.paligemmas import MODELS, middling
 
 CLASS = PaliGemmaForConditionalGeneration
 # what each of our two name stems is called on the hub, after transformers 4.52, and in a folder made anew by 5.x

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
 from siglip.model import SiglipModel
-from tests.model.test_paligemma import PICTURES, peer_of, tiny
+from tests.model.paligemmas import PICTURES, peer_of, tiny
 from tests.peers import perturb
 
 PIXELS = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))

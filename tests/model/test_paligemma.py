@@ -1,4 +1,4 @@
-"""Captions and answers: equal to the original JAX code and to transformers, with a cache that changes nothing."""
+"""Captions and answers: equal to the original JAX code and to transformers."""
 
 import json
 from dataclasses import replace
@@ -14,53 +14,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from siglip.checkpoints.paligemma import read_config
-from siglip.config import SiglipVisionConfig
-from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
 from siglip.errors import InputError, ShapeError
 from siglip.model import PaliGemmaForConditionalGeneration
-from siglip.model.generate import Choice, _next_token, beam_search, generate, read_prompt
 from siglip.releases import PALIGEMMA_RELEASES
 from tests.conftest import ROOT
+from tests.model.paligemmas import MODELS, PICTURES, PROMPTS, middling, peer_of, prompts, tiny
 
 GOLDEN = ROOT / "tests" / "golden" / "paligemma"
 NAMES = ("pali1", "pali2")
-
-
-def tiny(second: bool, *, final_cap: float | None = None) -> PaliGemmaForConditionalGeneration:
-    text = GemmaConfig(
-        vocab_size=60, hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, post_norms=second,
-        attn_logit_softcapping=2.0 if second else None, final_logit_softcapping=final_cap,
-        query_pre_attn_scalar=6 if second else None,
-    )  # fmt: skip
-    vision = SiglipVisionConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4,
-        vision_use_head=False,
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(3)
-    config = PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=60)
-    model = PaliGemmaForConditionalGeneration(config, generator=generator)
-    for parameter in model.parameters():
-        # so that no norm is the identity, and the likeliest words differ between rows
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model.eval()
-
-
-MODELS = {second: tiny(second) for second in (False, True)}
-PICTURES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(5))
-
-
-def prompts(*texts: list[int], right: bool = False) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, texts))
-    rows, masks = [], []
-    for text in texts:
-        ids, padding = [60] * 4 + text, [0] * (longest - len(text))
-        rows.append(ids + padding if right else padding + ids)
-        masks.append([1] * len(ids) + padding if right else padding + [1] * len(ids))
-    return torch.tensor(rows), torch.tensor(masks)
-
-
-PROMPTS = ([2, 9, 8, 7, 3], [2, 9, 3], [2, 30, 31, 32, 33, 34, 3])
 
 
 @pytest.fixture(params=NAMES)
@@ -159,13 +120,6 @@ def test_beam_search_is_that_of_the_original_code(golden: tuple[Any, dict[str, T
     assert not theirs[:, tokens.shape[1] :].any()
 
 
-def peer_of(model: PaliGemmaForConditionalGeneration, folder: Path) -> Any:
-    from transformers import PaliGemmaForConditionalGeneration as Peer
-
-    model.save_pretrained(folder)
-    return Peer.from_pretrained(folder, attn_implementation="eager").eval()
-
-
 @pytest.mark.parametrize("second", [False, True])
 def test_transformers_gives_the_same_for_unequal_prompts_with_and_without_suffix(second: bool, tmp_path: Path) -> None:
     model = tiny(second, final_cap=5.0 if second else None)
@@ -186,28 +140,6 @@ def test_transformers_gives_the_same_for_unequal_prompts_with_and_without_suffix
         ours = model(text, picture, labels=labels)
         assert torch.allclose(ours.logits, theirs.logits, rtol=1e-4, atol=1e-4)
         assert torch.allclose(ours.loss, theirs.loss, rtol=1e-5)
-
-
-def middling(second: bool) -> PaliGemmaForConditionalGeneration:
-    """19 million parameters: a tower of 4 layers and 64 patches, a decoder of 6, 4 query heads to a key head."""
-    text = GemmaConfig(
-        vocab_size=4000, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=2, head_dim=64, post_norms=second, attn_logit_softcapping=50.0 if second else None,
-        final_logit_softcapping=30.0 if second else None, query_pre_attn_scalar=48 if second else None,
-    )  # fmt: skip
-    vision = SiglipVisionConfig(
-        hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4, image_size=64,
-        patch_size=8, vision_use_head=False,
-    )  # fmt: skip
-    config = PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=4000)
-    generator = torch.Generator().manual_seed(11)
-    model = PaliGemmaForConditionalGeneration(config, generator=generator)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-    # larger than when training begins, so that logits spread as those of a trained model
-    model.language_model.embed_tokens.weight.data *= 4.0
-    return model.eval()
 
 
 @pytest.mark.parametrize("second", [False, True])
@@ -253,20 +185,6 @@ def test_a_model_of_middling_size_gives_what_transformers_gives(second: bool, tm
         assert model.generate(prompt[0], pictures, prompt[1], max_new_tokens=8).tolist() == theirs.tolist()
 
 
-@pytest.mark.parametrize("second", [False, True])
-def test_transformers_generates_the_same_text(second: bool, tmp_path: Path) -> None:
-    model = MODELS[second]
-    peer = peer_of(model, tmp_path)
-    ids, mask = prompts(*PROMPTS)
-    peer.generation_config.eos_token_id, peer.generation_config.pad_token_id = 1, 0
-    theirs = peer.generate(
-        input_ids=ids, pixel_values=PICTURES, attention_mask=mask, token_type_ids=torch.zeros_like(ids),
-        max_new_tokens=12, do_sample=False,
-    )  # fmt: skip
-    ours = model.generate(ids, PICTURES, mask, max_new_tokens=12)
-    assert ours.tolist() == theirs.tolist()
-
-
 @settings(max_examples=6, deadline=None)
 @given(
     second=st.booleans(),
@@ -281,104 +199,6 @@ def test_a_row_alone_is_the_row_in_any_batch(second: bool, right: bool, texts: l
         for row, text in enumerate(texts):
             alone = model(torch.tensor([[60] * 4 + text]), PICTURES[row : row + 1]).logits
             assert torch.allclose(together[row][mask[row] > 0], alone[0], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("second", [False, True])
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 0.8, "top_p": 0.9, "seed": 4}])
-def test_a_text_depends_neither_on_the_batch_nor_on_the_side_of_the_padding(second: bool, options: Any) -> None:
-    model = MODELS[second]
-    found = []
-    for right in (False, True):
-        ids, mask = prompts(*PROMPTS, right=right)
-        found.append(model.generate(ids, PICTURES, mask, max_new_tokens=9, **options)[:, ids.shape[1] :])
-    assert found[0].tolist() == found[1].tolist()
-    for row, text in enumerate(PROMPTS):
-        ids = torch.tensor([[60] * 4 + text])
-        alone = model.generate(ids, PICTURES[row : row + 1], max_new_tokens=9, **options)[0, ids.shape[1] :].tolist()
-        assert found[0][row].tolist()[: len(alone)] == alone
-
-
-@pytest.mark.parametrize("second", [False, True])
-def test_the_cache_gives_the_logits_of_the_full_pass(second: bool) -> None:
-    model = MODELS[second]
-    ids, mask = prompts(*PROMPTS)
-    answers = [[11, 12, 13], [14], [15, 16]]
-    scores = model.score(ids, answers, PICTURES, mask)
-    for row, prompt in enumerate(PROMPTS):
-        for column, answer in enumerate(answers):
-            text = torch.tensor([[60] * 4 + prompt + answer + [1]])
-            labels = text.clone()
-            labels[:, : -len(answer) - 1] = -100
-            with torch.no_grad():
-                full = model(text, PICTURES[row : row + 1], labels=labels)
-            assert scores[row, column].item() == pytest.approx(-full.loss.item() * (len(answer) + 1), abs=1e-4)
-
-
-@pytest.mark.parametrize("second", [False, True])
-def test_every_logit_behind_the_cache_is_that_of_the_full_pass(second: bool) -> None:
-    """The new tokens one by one, two at a time and all at once, for prompts of unequal length."""
-    model = MODELS[second]
-    text = torch.tensor([[11, 12, 13, 14], [21, 22, 23, 24], [31, 32, 33, 34]])
-    for right in (False, True):
-        ids, mask = prompts(*PROMPTS, right=right)
-        rows = torch.cat([ids, text], dim=1)
-        kinds = torch.cat([torch.zeros_like(ids), torch.ones_like(text)], dim=1)
-        with torch.no_grad():
-            full = model(rows, PICTURES, torch.cat([mask, torch.ones_like(text)], dim=1), token_type_ids=kinds).logits
-            for step in (1, 2, 4):
-                reader, logits = read_prompt(model.language_model, model.prompt(ids, PICTURES, mask), room=4)
-                read = [reader.read(part) for part in text.split(step, dim=1)]
-                last = ids.shape[1] - 1 - (0 if not right else ids.shape[1] - mask.sum(dim=1))
-                first = full[torch.arange(3), last]
-                assert torch.allclose(logits, first, atol=1e-5, rtol=1e-5)
-                assert torch.allclose(torch.cat(read, dim=1), full[:, ids.shape[1] :], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("second", [False, True])
-def test_the_search_with_one_beam_finds_the_greedy_text_where_the_model_is_sure(second: bool) -> None:
-    """A search keeps the best text that could have ended anywhere, so where it must follow the greedy one is where each
-    greedy token has nearly all the probability.
-    """
-    model = tiny(second)
-    # logits a thousand times as large
-    norm = model.language_model.norm.weight.data
-    norm.add_(1.0).mul_(1000.0).sub_(1.0)
-    lengths = set[int]()
-    ids, mask = prompts(*PROMPTS)
-    with torch.no_grad():
-        prompt = model.prompt(ids, PICTURES, mask)
-        free = generate(model.language_model, prompt, Choice(eos=-1, pad=0, max_new_tokens=6))
-        assert (free.log_probability > -0.1).all()
-        # each token that is written takes the place of EOS once, so that texts of every length end
-        for eos in set(free.tokens.flatten().tolist()):
-            choice = Choice(eos=eos, pad=0, max_new_tokens=6)
-            greedy = generate(model.language_model, prompt, choice)
-            found = beam_search(model.language_model, prompt, choice)
-            for row in range(len(ids)):
-                text = greedy.tokens[row].tolist()
-                if eos in text:
-                    text = text[: text.index(eos) + 1]
-                    assert found.tokens[row].tolist()[: len(text)] == text
-                    assert found.log_probability[row] == pytest.approx(greedy.log_probability[row].item(), abs=1e-5)
-                    lengths.add(len(text))
-    # the second one repeats its first word
-    assert len(lengths) > (0 if second else 2)
-
-
-def test_one_beam_is_greedy_and_each_greedy_token_is_the_likeliest_of_a_full_pass() -> None:
-    model = MODELS[True]
-    ids, mask = prompts(*PROMPTS)
-    greedy = model.generate(ids, PICTURES, mask, max_new_tokens=6)
-    assert torch.equal(greedy, model.generate(ids, PICTURES, mask, max_new_tokens=6, num_beams=1))
-    for row in range(3):
-        text = greedy[row][mask.sum(dim=1).max() - mask[row].sum() :]
-        for place in range(int(mask[row].sum()), len(text)):
-            if text[place - 1] == 1:
-                break
-            kinds = (torch.arange(place) >= mask[row].sum()).long()[None]
-            with torch.no_grad():
-                logits = model(text[None, :place], PICTURES[row : row + 1], token_type_ids=kinds).logits
-            assert logits[0, -1].argmax() == text[place]
 
 
 @pytest.mark.parametrize("second", [False, True])
@@ -402,29 +222,6 @@ def test_the_suffix_sees_nothing_later_and_the_prompt_all_of_itself(second: bool
     prompt = torch.arange(12) < 8
     expected = (torch.arange(12)[None] <= torch.arange(12)[:, None]) | prompt[None]
     assert torch.equal(seen > 0, expected)
-
-
-def test_a_seed_repeats_a_draw_and_another_draws_anew() -> None:
-    model = MODELS[False]
-    ids, mask = prompts(*PROMPTS)
-    draws = [model.generate(ids, PICTURES, mask, temperature=3.0, seed=seed, max_new_tokens=8) for seed in (0, 0, 1)]
-    assert torch.equal(draws[0], draws[1])
-    assert draws[0].tolist() != draws[2].tolist()
-
-
-def test_draws_have_the_frequencies_of_the_model_up_to_the_share_asked_for() -> None:
-    chances = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
-    generator = torch.Generator().manual_seed(0)
-    for top_p, expected in (
-        (1.0, [0.5, 0.3, 0.15, 0.05]),
-        (0.7, [0.625, 0.375, 0.0, 0.0]),
-        (0.1, [1.0, 0.0, 0.0, 0.0]),
-    ):
-        choice = Choice(eos=1, pad=0, temperature=2.0, top_p=top_p)
-        # logits that the temperature halves to the logarithms of these chances
-        drawn = torch.cat([_next_token(2.0 * chances.log(), choice, generator) for _ in range(500)])
-        found = torch.bincount(drawn, minlength=4) / 500
-        assert torch.allclose(found, torch.tensor(expected), atol=0.06)
 
 
 def test_bad_input_is_told() -> None:

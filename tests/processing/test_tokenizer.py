@@ -1,11 +1,7 @@
 """Texts become the ids of the published tokenizer classes, always of the checkpoint's width."""
 
-import functools
-import json
-import pickle
 import random
 import unicodedata
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,24 +13,14 @@ import sentencepiece
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
-from tokenizers.models import BPE
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers import SiglipTokenizer as PublishedTokenizer
 
-import siglip
-from siglip.config import Clean, TextSettings
-from siglip.errors import CheckpointError, PreparationError, SiglipWarning
+from siglip.config import Clean
+from siglip.errors import PreparationError, SiglipWarning
 from siglip.processing.tokenizer import SiglipTokenizer
 from siglip.processing.vocabulary import clean_text
-
-NANO = Path(siglip.__file__).parent / "assets" / "nano"
-CORPUS = [
-    "a photo of a cat and two small dogs on the grass",
-    "the quick brown fox jumps over the lazy dog, again and again!",
-    "une photo d'un chat; ein Foto von einem Hund (2024)",
-    "red, green, blue, black & white: 1234567890 #colours",
-] * 20
+from tests.processing.conftest import NANO, published_ids, train_sentencepiece, with_context
 
 WHITESPACE = [chr(code) for code in range(0x110000) if chr(code).isspace()]
 CONTROL_AND_FORMAT = [chr(code) for code in range(0x3000) if unicodedata.category(chr(code)) in ("Cc", "Cf")]
@@ -69,85 +55,6 @@ def random_texts(count: int, words: list[str], seed: int = 0) -> list[str]:
 
 def words_of(tokenizer: SiglipTokenizer) -> list[str]:
     return [tokenizer.decode([index]) or " " for index in range(tokenizer.vocab_size)]
-
-
-@functools.cache
-def with_context(vocab_file: Path, context_length: int, clean: Clean = "canonicalize-hf") -> SiglipTokenizer:
-    return SiglipTokenizer(vocab_file, TextSettings(context_length=context_length, clean=clean))
-
-
-def published_ids(published: Any, texts: list[str], context_length: int, **options: Any) -> list[list[int]]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This sequence already has")
-        return published(texts, padding="max_length", truncation=True, max_length=context_length, **options)[
-            "input_ids"
-        ]
-
-
-def train_sentencepiece(folder: Path, **options: Any) -> Path:
-    with (folder / "spiece.model").open("wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(CORPUS), model_writer=file, hard_vocab_limit=False, minloglevel=2,
-            **{"vocab_size": 500, "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, **options},
-        )  # fmt: skip
-    return folder / "spiece.model"
-
-
-def build_gemma(folder: Path, template: str = "$A <eos>") -> Tokenizer:
-    """A small `tokenizer.json` laid out as Gemma's: special tokens, bytes, pieces, and two tokens that are added."""
-    trained = Tokenizer(BPE(unk_token="<unk>"))
-    trained.normalizer = normalizers.Replace(" ", "\u2581")
-    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=200, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
-    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(model["vocab"], key=model["vocab"].get)]
-    gemma = Tokenizer(
-        BPE(
-            {piece: index for index, piece in enumerate(pieces)},
-            [tuple(pair) for pair in model["merges"]],
-            unk_token="<unk>", fuse_unk=True, byte_fallback=True,
-        )
-    )  # fmt: skip
-    gemma.normalizer = normalizers.Replace(" ", "\u2581")
-    gemma.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    gemma.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
-    gemma.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    gemma.add_tokens([AddedToken(token, normalized=False) for token in ("\n\n", "<table>")])
-    gemma.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[("<eos>", 1), ("<bos>", 2)]
-    )  # fmt: skip
-    gemma.save(str(folder / "tokenizer.json"))
-    names = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "unk", "pad", "mask")}
-    config = {"tokenizer_class": "GemmaTokenizer", "padding_side": "right", **names}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return gemma
-
-
-@pytest.fixture(scope="module")
-def nano() -> SiglipTokenizer:
-    return SiglipTokenizer(NANO / "spiece.model")
-
-
-@pytest.fixture(scope="module")
-def published() -> Any:
-    return PublishedTokenizer.from_pretrained(NANO)
-
-
-@pytest.fixture(scope="module")
-def gemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gemma")
-    build_gemma(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def published_gemma(gemma_folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(gemma_folder)
-
-
-@pytest.fixture(scope="module")
-def gemma(gemma_folder: Path) -> SiglipTokenizer:
-    return SiglipTokenizer(gemma_folder / "tokenizer.json")
 
 
 # ids of the published classes
@@ -282,66 +189,6 @@ def test_the_pieces_are_those_of_the_cleaned_text(nano: SiglipTokenizer, clean: 
     assert ids == [*pieces, *[nano.eos_token_id] * (64 - len(pieces))]
 
 
-# what the vocabulary decides
-
-
-def test_a_sentencepiece_vocabulary_is_padded_with_its_end_and_canonicalized(nano: SiglipTokenizer) -> None:
-    assert nano.settings == TextSettings(context_length=64, clean="canonicalize-hf")
-    assert (nano.eos_token_id, nano.pad_token_id) == (1, 1)
-    assert nano("")["input_ids"] == [1] * 64
-
-
-def test_a_gemma_vocabulary_is_padded_with_zero_on_the_right_and_lower_cased(gemma: SiglipTokenizer) -> None:
-    assert gemma.settings == TextSettings(context_length=64, clean="lower")
-    assert (gemma.eos_token_id, gemma.pad_token_id) == (1, 0)
-    assert gemma("")["input_ids"] == [1, *[0] * 63]
-    ids = gemma("A Photo, of a CAT")["input_ids"]
-    assert ids == gemma("a photo, of a cat")["input_ids"]
-    assert ids[gemma.count("a photo, of a cat") - 1 :] == [1, *[0] * (64 - gemma.count("a photo, of a cat"))]
-    assert 2 not in ids
-
-
-def test_what_a_tokenizer_json_says_about_bos_cutting_and_padding_is_not_used(
-    gemma: SiglipTokenizer, tmp_path: Path
-) -> None:
-    other = build_gemma(tmp_path, template="<bos> $A")
-    other.enable_truncation(4)
-    other.enable_padding(direction="left", length=70)
-    other.save(str(tmp_path / "tokenizer.json"))
-    texts = random_texts(200, words_of(gemma))
-    assert SiglipTokenizer(tmp_path / "tokenizer.json")(texts) == gemma(texts)
-
-
-def test_gemma_is_known_by_its_ids_also_in_a_sentencepiece_file(tmp_path: Path) -> None:
-    vocab_file = train_sentencepiece(tmp_path, model_type="bpe", byte_fallback=True, bos_id=2, unk_id=3)
-    tokenizer = SiglipTokenizer(vocab_file)
-    assert tokenizer.settings.clean == "lower"
-    assert tokenizer("A Cat")["input_ids"] == tokenizer("a cat")["input_ids"]
-    assert tokenizer("")["input_ids"] == [1, *[0] * 63]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("missing.model", None, "No such file"),
-        ("spiece.model", b"", "is not a vocabulary"),
-        ("spiece.model", b"version https://git-lfs.github.com/spec/v1\n", "is not a vocabulary"),
-        ("tokenizer.json", b'{"model": 1}', "is not a vocabulary"),
-        ("tokenizer.json", Tokenizer(BPE({"a": 0}, [])).to_str().encode(), "<pad>, <eos>, <bos> at 0, 1, 2"),
-    ],
-)
-def test_a_file_that_is_no_vocabulary_is_named(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{name}.*{reason}.*spiece.model"):
-        SiglipTokenizer(tmp_path / name)
-
-
-def test_a_sentencepiece_file_without_an_end_token_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no end-of-sentence piece"):
-        SiglipTokenizer(train_sentencepiece(tmp_path, eos_id=-1))
-
-
 # the width
 
 
@@ -439,22 +286,6 @@ def test_ids_come_as_lists_arrays_or_tensors(nano: SiglipTokenizer) -> None:
     assert nano("a cat", return_tensors="pt").input_ids.shape == (1, 64)
 
 
-# processes and threads
-
-
-def test_a_pickled_tokenizer_is_the_same_and_needs_no_file(tmp_path: Path) -> None:
-    build_gemma(tmp_path)
-    train_sentencepiece(tmp_path)
-    texts = [*random_texts(200, ["cat", "dog"]), "a<eos>b</s>"]
-    for name in ("tokenizer.json", "spiece.model"):
-        tokenizer = SiglipTokenizer(tmp_path / name, TextSettings(context_length=20, clean="none"))
-        data = pickle.dumps(tokenizer)
-        (tmp_path / name).unlink()
-        copy = pickle.loads(data)
-        assert copy(texts) == tokenizer(texts)
-        assert copy.settings == tokenizer.settings
-
-
 def test_threads_may_share_a_tokenizer(nano: SiglipTokenizer, gemma: SiglipTokenizer) -> None:
     batches = [random_texts(50, ["cat", "dog"], seed) for seed in range(32)]
     for tokenizer in (nano, gemma):
@@ -464,61 +295,6 @@ def test_threads_may_share_a_tokenizer(nano: SiglipTokenizer, gemma: SiglipToken
 
 
 # the documented methods
-
-nano_ids = st.lists(st.integers(0, 2) | st.integers(0, 200), max_size=12)
-
-
-@examples
-@given(ids=nano_ids, skip=st.booleans())
-def test_decoding_is_that_of_the_published_class(
-    nano: SiglipTokenizer, published: Any, ids: list[int], skip: bool
-) -> None:
-    expected = published.decode(ids, skip_special_tokens=skip)
-    assert nano.decode(ids, skip_special_tokens=skip) == expected
-    assert nano.batch_decode(torch.tensor([ids, ids]).long(), skip_special_tokens=skip) == [expected] * 2
-    assert nano.decode(np.array(ids, dtype=np.int64), skip_special_tokens=skip) == expected
-
-
-@examples
-@given(ids=st.lists(st.integers(0, 300), max_size=12), skip=st.booleans())
-def test_decoding_gemma_is_that_of_the_published_class(
-    gemma: SiglipTokenizer, published_gemma: Any, ids: list[int], skip: bool
-) -> None:
-    assert gemma.decode(ids, skip_special_tokens=skip) == published_gemma.decode(ids, skip_special_tokens=skip)
-
-
-@examples
-@given(first=nano_ids, second=st.none() | nano_ids)
-def test_special_tokens_are_added_and_masked_as_in_the_published_class(
-    nano: SiglipTokenizer, published: Any, first: list[int], second: list[int] | None
-) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This sequence already has")
-        built = published.build_inputs_with_special_tokens(first, second)
-    assert nano.build_inputs_with_special_tokens(first, second) == built
-    assert nano.get_special_tokens_mask(first, second) == published.get_special_tokens_mask(first, second)
-    assert nano.get_special_tokens_mask(built, already_has_special_tokens=True) == published.get_special_tokens_mask(
-        built, already_has_special_tokens=True
-    )
-    assert nano.create_token_type_ids_from_sequences(first, second) == published.create_token_type_ids_from_sequences(
-        first, second
-    )
-
-
-def test_a_mask_of_finished_ids_takes_one_list(nano: SiglipTokenizer) -> None:
-    with pytest.raises(PreparationError, match="drop token_ids_1"):
-        nano.get_special_tokens_mask([5, 1], [6, 1], already_has_special_tokens=True)
-
-
-def test_a_saved_vocabulary_is_the_same_file(nano: SiglipTokenizer, gemma: SiglipTokenizer, tmp_path: Path) -> None:
-    for tokenizer, name in ((nano, "spiece.model"), (gemma, "tokenizer.json")):
-        assert tokenizer.save_vocabulary(tmp_path) == (str(tmp_path / name),)
-        (path,) = tokenizer.save_vocabulary(tmp_path, filename_prefix="old")
-        assert path == str(tmp_path / f"old-{name}")
-        assert Path(path).read_bytes() == tokenizer.vocab_file.read_bytes()
-        saved = SiglipTokenizer(tmp_path / name)
-        assert saved.save_vocabulary(tmp_path) == (str(tmp_path / name),)  # onto itself
-        assert saved("a cat") == tokenizer("a cat")
 
 
 def test_texts_of_which_less_is_seen_than_was_written_are_said_once_with_their_count() -> None:
@@ -533,44 +309,3 @@ def test_texts_of_which_less_is_seen_than_was_written_are_said_once_with_their_c
         "2 of 5 texts are empty, or hold only what is left out before the model reads them, the first is '!?'",
     ]
     tokenizer.warn_of_loss(["a cat", 3, "\ud800"])
-
-
-@pytest.mark.parametrize("token", ["<obj>", "Foo", AddedToken("<s1>", special=True)])
-def test_tokens_added_to_a_vocabulary_are_refused_because_the_ids_would_differ(tmp_path: Path, token: Any) -> None:
-    published = PublishedTokenizer.from_pretrained(NANO)
-    published.add_tokens([token])
-    published.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"1 tokens were added to the .*, such as '.*', which are not read"):
-        SiglipTokenizer.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"additional_special_tokens": ["<loc>"]},
-        {"additional_special_tokens": [{"content": "<loc>", "special": True}]},
-        {"extra_special_tokens": {"loc_token": "<loc>"}},
-        {"added_tokens_decoder": {"5": {"content": "<loc>"}}},
-        {"added_tokens_decoder": {"5": {"content": "</s>"}}},
-        {"eos_token": "<end>"},
-        {"pad_token": "[PAD]"},
-    ],
-)
-def test_tokens_that_settings_put_into_a_vocabulary_are_refused(tmp_path: Path, said: dict[str, Any]) -> None:
-    SiglipTokenizer.from_pretrained(NANO).save_pretrained(tmp_path)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    mine = {"additional_special_tokens": [], "added_tokens_decoder": {"1": {"content": "</s>"}}, "pad_token": "</s>"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | mine))
-    assert SiglipTokenizer.from_pretrained(tmp_path)("a cat") == SiglipTokenizer.from_pretrained(NANO)("a cat")
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | mine | said))
-    with pytest.raises(CheckpointError, match="1 tokens were added to the vocabulary, such as"):
-        SiglipTokenizer.from_pretrained(tmp_path)
-
-
-def test_a_special_or_capital_token_added_to_gemma_is_refused(tmp_path: Path) -> None:
-    gemma = build_gemma(tmp_path)
-    assert SiglipTokenizer.from_pretrained(tmp_path).unread_tokens == []
-    gemma.add_tokens([AddedToken("<Foo>", normalized=False)])
-    gemma.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(CheckpointError, match="such as '<Foo>'"):
-        SiglipTokenizer.from_pretrained(tmp_path)

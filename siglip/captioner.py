@@ -23,7 +23,7 @@ from siglip.model.generate import Choice, Prompt, generate, score
 from siglip.pictures import cores
 from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, PaliGemmaProcessor, image_name
-from siglip.streaming import checked_batch_size
+from siglip.streaming import Pace, checked_batch_size
 
 # the words that the prompts of the published models begin with (Beyer et al. 2024, section 3.2.5 and appendix B)
 TASK_WORDS = ("caption", "describe", "answer", "question", "ocr", "detect", "segment")
@@ -104,9 +104,17 @@ class Captioner:
         return cls(model, PaliGemmaProcessor.from_pretrained(source, **hub), batch_size=batch_size)
 
     def write(
-        self, items: Iterable[ImageInput], prompt: str | Iterator[str], **options: Unpack[GenerateOptions]
+        self,
+        items: Iterable[ImageInput],
+        prompt: str | Iterator[str],
+        *,
+        batch_size: int | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Generator[Text | Failure, None, None]:
         """A text for each picture, or a Failure in its place, in order; `items` need not end.
+
+        This call may have another `batch_size`, and a `timeout_s` for web addresses.
 
         An iterator of prompts gives that of each picture, after the picture was taken; one that is empty or too long
         makes its picture a Failure. Raises InputError for one prompt of that kind, or strange options.
@@ -122,7 +130,8 @@ class Captioner:
             chances: list[float] = written.log_probability.exp().tolist()
             return list(zip(processor.batch_decode(written.tokens.cpu()), chances, strict=True))
 
-        stream = self._stream(items, prompt, choice.max_new_tokens, texts)
+        pace = Pace(batch_size=batch_size, timeout_s=timeout_s)
+        stream = self._stream(items, prompt, choice.max_new_tokens, texts, pace)
         return (item if isinstance(item, Failure) else Text(item[0], *item[1]) for item in stream)
 
     def draw(
@@ -156,13 +165,13 @@ class Captioner:
                     texts.setdefault(text, chance)
             return found
 
-        for item in self._stream(items, prompt, max_new_tokens, texts):
+        for item in self._stream(items, prompt, max_new_tokens, texts, Pace()):
             yield item if isinstance(item, Failure) else [Text(item[0], *pair) for pair in item[1].items()]
 
     def score(
-        self, items: Iterable[ImageInput], prompt: str, answers: Sequence[str]
+        self, items: Iterable[ImageInput], prompt: str, answers: Sequence[str], **pace: Unpack[Pace]
     ) -> Generator[Scores | Failure, None, None]:
-        """The log-probability of each answer for each picture, or a Failure in its place, in order.
+        """The log-probability of each answer for each picture, or a Failure in its place, in order; `pace` as `write`.
 
         Raises InputError for no answers, a blank or a repeated one, else as `write`.
         """
@@ -175,7 +184,7 @@ class Captioner:
         def scores(prompted: Prompt) -> list[np.ndarray]:
             return list(score(self.model.language_model, prompted, ids, eos=eos).cpu().numpy())
 
-        stream = self._stream(items, prompt, max(map(len, ids)) + 1, scores)
+        stream = self._stream(items, prompt, max(map(len, ids)) + 1, scores, pace)
         return (item if isinstance(item, Failure) else Scores(*item) for item in stream)
 
     def _stream(
@@ -184,34 +193,40 @@ class Captioner:
         prompt: str | Iterator[str],
         room: int,
         finish: Callable[[Prompt], list[_Outcome]],
+        pace: Pace,
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
         if isinstance(prompt, str) and (wrong := self._fault_of(prompt, room)):
             raise InputError(wrong)
         prompts = repeat(prompt) if isinstance(prompt, str) else prompt
-        return self._decoded(enumerate(zip(items, prompts, strict=False)), room, finish)
+        return self._decoded(enumerate(zip(items, prompts, strict=False)), room, finish, pace)
 
     def _decoded(
         self,
         source: Iterator[tuple[int, tuple[ImageInput, str]]],
         room: int,
         finish: Callable[[Prompt], list[_Outcome]],
+        pace: Pace,
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
+        asked, timeout_s = pace.get("batch_size"), pace.get("timeout_s")
+        size = self.batch_size if asked is None else checked_batch_size(asked)
         with ThreadPoolExecutor(cores(), thread_name_prefix="siglip-decode") as pool:
-            waiting = [pool.submit(self._decode, *item, room) for item in islice(source, self.batch_size)]
+            waiting = [pool.submit(self._decode, *item, room, timeout_s) for item in islice(source, size)]
             while waiting:
                 decoded = [future.result() for future in waiting]
-                waiting = [pool.submit(self._decode, *item, room) for item in islice(source, self.batch_size)]
+                waiting = [pool.submit(self._decode, *item, room, timeout_s) for item in islice(source, size)]
                 good = [item for item in decoded if not isinstance(item, Failure)]
                 outcomes = iter(self._finished(good, finish) if good else ())
                 for item in decoded:
                     yield item if isinstance(item, Failure) else (item.index, next(outcomes))
 
-    def _decode(self, index: int, item: tuple[ImageInput, str], room: int) -> "_Decoded | Failure":
+    def _decode(
+        self, index: int, item: tuple[ImageInput, str], room: int, timeout_s: float | None
+    ) -> "_Decoded | Failure":
         picture, prompt = item
         try:
             if wrong := self._fault_of(prompt, room):
                 return Failure(image_name(picture, index), wrong, index)
-            return _Decoded(index, self.processor.image_processor.pixels(fetched(picture)), prompt)
+            return _Decoded(index, self.processor.image_processor.pixels(fetched(picture, timeout_s)), prompt)
         except UnreadableImage as error:
             return Failure(image_name(picture, index), error.reason, index)
 

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from siglip.checkpoints import fingerprint
 from siglip.devices import find_device, find_dtype, for_inference
-from siglip.errors import Failure
+from siglip.errors import Failure, InputError, clip
 from siglip.keywords import LoadOptions, accepted, chosen_dtype
 from siglip.model import SiglipForImageClassification
 from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, SiglipImageProcessor
-from siglip.streaming import PictureStream, check_many, checked_batch_size
+from siglip.streaming import Pace, PictureStream, check_many, checked_batch_size
 
 # the position of a picture and its numbers, or what went wrong
 Classified = tuple[int, Float32[np.ndarray, " numbers"]] | Failure
+# what makes probabilities of the numbers that the last layer gives
+FUNCTIONS = ("softmax", "sigmoid", "none")
 
 
 class Classifier:
@@ -72,28 +74,34 @@ class Classifier:
         """Hex digest of weights, configuration and preparation."""
         return fingerprint(self.model, self.processor)
 
-    def stream_probabilities(self, items: Iterable[ImageInput]) -> Generator[Classified, None, None]:
+    def stream_probabilities(
+        self, items: Iterable[ImageInput], *, function: str | None = None, **pace: Unpack[Pace]
+    ) -> Generator[Classified, None, None]:
         """Yield (position, probabilities in the order of `labels`) or a Failure for each picture, in order.
 
         The probabilities of a picture add up to 1, unless the model was trained for several labels a picture. The
-        scores of a regression are given as they are. Raises InputError for a single picture.
+        scores of a regression are given as they are. Another `function` makes other numbers of the same scores. `pace`
+        is that of Embedder.stream_images. Raises InputError for a single picture.
         """
-        return self._stream(items, scores=True)
-
-    def stream_images(self, items: Iterable[ImageInput]) -> Generator[Classified, None, None]:
-        """Yield (position, unit vector) or a Failure: the mean of the patch tokens, which the classifier reads."""
-        return self._stream(items, scores=False)
-
-    def _stream(self, items: Iterable[ImageInput], *, scores: bool) -> Generator[Classified, None, None]:
         check_many(items)
-        return self._pictures.stream(items, self._probabilities if scores else self._vectors)
+        if function is not None and function not in FUNCTIONS:
+            raise InputError(f"function is one of {', '.join(FUNCTIONS)}, got {clip(repr(function))}")
+        usual: dict[str | None, str] = {"multi_label_classification": "sigmoid", "regression": "none"}
+        chosen = function or usual.get(self.model.problem_type, "softmax")
+        return self._pictures.stream(items, lambda pixels: self._scores(pixels, chosen), **pace)
 
-    def _probabilities(self, pixels: UInt8[np.ndarray, "batch size size_ 3"]) -> Float32[np.ndarray, "batch classes"]:
-        with torch.inference_mode():
-            logits = self._copy.classifier(self._features(pixels)).float()
-        kind = self.model.problem_type
-        if kind != "regression":
-            logits = logits.sigmoid() if kind == "multi_label_classification" else logits.softmax(dim=1)
+    def stream_images(self, items: Iterable[ImageInput], **pace: Unpack[Pace]) -> Generator[Classified, None, None]:
+        """Yield (position, unit vector) or a Failure: the mean of the patch tokens, which the classifier reads."""
+        check_many(items)
+        return self._pictures.stream(items, self._vectors, **pace)
+
+    @torch.inference_mode()
+    def _scores(
+        self, pixels: UInt8[np.ndarray, "batch size size_ 3"], function: str
+    ) -> Float32[np.ndarray, "batch classes"]:
+        logits = self._copy.classifier(self._features(pixels)).float()
+        if function != "none":
+            logits = logits.sigmoid() if function == "sigmoid" else logits.softmax(dim=1)
         return logits.cpu().numpy()
 
     @torch.inference_mode()

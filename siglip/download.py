@@ -49,39 +49,40 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetched(picture: T) -> T | bytes:
+def fetched(picture: T, timeout_s: float | None = None) -> T | bytes:
     """The bytes behind a text that is a web address; anything else as it is. Raises UnreadableImage."""
     if not (isinstance(picture, str) and is_url(picture)):
         return picture
     try:
-        return download(picture)
+        return download(picture, timeout_s)
     except DownloadError as error:
         raise UnreadableImage(picture, str(error)) from error
 
 
-def download(url: str) -> bytes:
-    """What the server answers to GET, at most MAX_BYTES within TIMEOUT_S seconds in all; raises DownloadError.
+def download(url: str, timeout_s: float | None = None) -> bytes:
+    """What the server answers to GET, at most MAX_BYTES within `timeout_s` (TIMEOUT_S) in all; raises DownloadError.
 
     Runs in a thread of its own, because neither the look-up of a name nor a header that trickles in obeys the time
     limit of a socket.
     """
     answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-    deadline = time.monotonic() + TIMEOUT_S
+    timeout_s = timeout_s or TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
 
     def work() -> None:
         try:
-            answers.put(_get(url, deadline))
+            answers.put(_get(url, deadline, timeout_s))
         except Exception as error:
             answers.put(error)
 
     threading.Thread(target=work, name="siglip-download", daemon=True).start()
     try:
-        answer = answers.get(timeout=TIMEOUT_S)
+        answer = answers.get(timeout=timeout_s)
     except queue.Empty:
         answer = TimeoutError()
     if isinstance(answer, bytes):
         return answer
-    raise DownloadError(f"cannot be downloaded: {_reason(answer)}") from answer
+    raise DownloadError(f"cannot be downloaded: {_reason(answer, timeout_s)}") from answer
 
 
 def ascii_url(url: str) -> str:
@@ -98,10 +99,10 @@ def ascii_url(url: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, f"{user}{at}{host}{colon}{port}", path, query, ""))
 
 
-def _get(url: str, deadline: float) -> bytes:
+def _get(url: str, deadline: float, timeout_s: float) -> bytes:
     request = urllib.request.Request(ascii_url(url), headers={"User-Agent": "siglip"})
     body = bytearray()
-    with _web_only().open(request, timeout=TIMEOUT_S) as response:
+    with _web_only().open(request, timeout=timeout_s) as response:
         # read1 returns what has arrived; read would wait for a server that trickles
         while len(body) <= MAX_BYTES and (chunk := response.read1(2**16)):
             body += chunk
@@ -130,10 +131,10 @@ def _web_only() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, timeout_s: float) -> str:
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         return f"the server answered {error.code} {error.reason}; check the address"
     if isinstance(error, TimeoutError):
-        return f"no complete answer within {TIMEOUT_S:g} seconds; try again, or download it yourself and give the path"
+        return f"no complete answer within {timeout_s:g} seconds; try again, or download it yourself and give the path"
     return str(error)

@@ -27,7 +27,7 @@ from siglip.keywords import LoadOptions, accepted, chosen_dtype
 from siglip.model import SiglipModel
 from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, SiglipProcessor, image_name
-from siglip.streaming import PictureStream, check_many, checked_batch_size
+from siglip.streaming import Pace, PictureStream, check_many, checked_batch_size
 
 # labels kept between calls: 12 MB of vectors at width 768
 _KEPT_LABELS = 4096
@@ -163,15 +163,15 @@ class Embedder:
         with _progress(progress, len(texts), "text") as done:
             return self._gathered(self._stream_texts(texts), texts, "text", done)
 
-    def stream_images(self, items: Iterable[ImageInput]) -> Generator[Embedded, None, None]:
+    def stream_images(self, items: Iterable[ImageInput], **pace: Unpack[Pace]) -> Generator[Embedded, None, None]:
         """Yield (position, unit vector) or a Failure for each picture, in order; `items` need not end.
 
         At most two batches more are taken from `items` than were yielded, in the caller's thread; do not change a
-        picture before its result has come. Closing the generator stops all work. Raises InputError for a single
-        picture.
+        picture before its result has come. Closing the generator stops all work. `pace` may set another `batch_size`,
+        and the `timeout_s` of web addresses. Raises InputError for a single picture.
         """
         check_many(items)
-        return self._pictures.stream(items, self.encode_pixels)
+        return self._pictures.stream(items, self.encode_pixels, **pace)
 
     def embed_labels(
         self, labels: Sequence[str], templates: str | Sequence[str] | None = None

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +22,13 @@ from siglip.processing import ImageInput, SiglipImageProcessor, image_name
 
 _Outcome = TypeVar("_Outcome")
 _Decoded = tuple[int, UInt8[np.ndarray, "size size 3"]] | Failure
+
+
+class Pace(TypedDict, total=False):
+    """How one stream reads its pictures, where not as all: so many at a time, and seconds for each web address."""
+
+    batch_size: int | None
+    timeout_s: float | None
 
 
 def checked_batch_size(batch_size: object) -> int:
@@ -46,22 +53,26 @@ class PictureStream:
         self,
         items: Iterable[ImageInput],
         work: Callable[[UInt8[np.ndarray, "batch size size 3"]], Sequence[_Outcome] | np.ndarray],
+        *,
+        batch_size: int | None = None,
+        timeout_s: float | None = None,
     ) -> Generator[tuple[int, _Outcome] | Failure, None, None]:
         """Yield (position, outcome) or a Failure for each picture, in order; `work` has an outcome for each of a batch.
 
         At most two batches more are taken from `items` than were yielded. Closing the generator stops all work.
         """
         source = enumerate(items)
+        size = self._batch_size if batch_size is None else checked_batch_size(batch_size)
         waiting: deque[Future[_Decoded]] = deque()
         pool = self._decoders()
         try:
             while True:
                 # one batch for the model now, and one to be decoded meanwhile
-                for index, item in islice(source, 2 * self._batch_size - len(waiting)):
-                    waiting.append(pool.submit(self._decode, index, item))
+                for index, item in islice(source, 2 * size - len(waiting)):
+                    waiting.append(pool.submit(self._decode, index, item, timeout_s))
                 if not waiting:
                     return
-                decoded = [waiting.popleft().result() for _ in range(min(self._batch_size, len(waiting)))]
+                decoded = [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
                 good = [result[1] for result in decoded if not isinstance(result, Failure)]
                 outcomes = iter(work(np.stack(good)) if good else ())
                 for result in decoded:
@@ -76,9 +87,9 @@ class PictureStream:
                 self._pool = os.getpid(), ThreadPoolExecutor(cores(), thread_name_prefix="siglip-decode")
             return self._pool[1]
 
-    def _decode(self, index: int, item: ImageInput) -> _Decoded:
+    def _decode(self, index: int, item: ImageInput, timeout_s: float | None) -> _Decoded:
         try:
-            return index, self._processor.pixels(fetched(item), reduced=self._reduced)
+            return index, self._processor.pixels(fetched(item, timeout_s), reduced=self._reduced)
         except UnreadableImage as error:
             return Failure(image_name(item, index), error.reason, index)
 

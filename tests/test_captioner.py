@@ -15,6 +15,8 @@ from tests.captioners import captioner
 from tests.conftest import ROOT
 
 FILES = [ROOT / "samples" / name for name in ("penguin.png", "teddy_bear.png", "pig.png")]
+# a task and what it is asked
+TASKS: list[Any] = [("image-to-text",), ("image-text-to-text", "caption en"), ("visual-question-answering", "why?")]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_pictures_in_memory_give_the_same_as_files(folder: Path) -> None:
 
 def test_bad_input_is_told(folder: Path) -> None:
     ask = pipeline("visual-question-answering", folder)
-    with pytest.raises(InputError, match="question is empty"):
+    with pytest.raises(InputError, match="expected one question about the pictures"):
         ask(FILES[0], " ")
     with pytest.raises(InputError, match="none of them twice"):
         ask(FILES[0], "what?", candidate_answers=["a", "a"])
@@ -122,13 +124,58 @@ def test_bad_input_is_told(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "hint"),
-    [("max_new_token", "did you mean 'max_new_tokens'"), ("batch_size", "it takes max_new_tokens, num_beams")],
+    [("max_new_token", "did you mean 'max_new_tokens'"), ("threshold", "it takes image")],
 )
 def test_a_keyword_that_writing_does_not_have_is_refused_by_name(folder: Path, given: str, hint: str) -> None:
-    for task, *words in (
-        ("image-to-text",),
-        ("image-text-to-text", "caption en"),
-        ("visual-question-answering", "why?"),
-    ):
-        with pytest.raises(InputError, match=f"no keyword {given!r}; {hint}"):
-            pipeline(task, folder)(FILES[0], *words, **{given: 8})
+    for task, *words in TASKS:
+        write = pipeline(task, folder)
+        with pytest.raises(InputError, match=f"the pipeline {task} has no keyword {given!r}; {hint}"):
+            write(FILES[0], *words, **{given: 8})
+        with pytest.raises(InputError, match=f"generate_kwargs of the pipeline {task} has no keyword {given!r}"):
+            write(FILES[0], *words, generate_kwargs={given: 8})
+
+
+def test_keywords_of_writing_mean_what_they_mean_to_transformers(folder: Path) -> None:
+    for task, *words in TASKS:
+        write = pipeline(task, folder)
+        short, long = (write(FILES, *words, max_new_tokens=count) for count in (2, 6))
+        assert short != long == write(FILES, *words, generate_kwargs={"max_new_tokens": 6})
+        assert long == write(FILES, *words, max_new_tokens=6, do_sample=False, num_beams=None)
+        drawn = write(FILES, *words, max_new_tokens=6, do_sample=True, seed=1)
+        assert drawn == write(FILES, *words, max_new_tokens=6, temperature=1.0, seed=1) != long
+        with pytest.raises(InputError, match=r"do_sample=False draws nothing and temperature=0\.5 draws"):
+            write(FILES[0], *words, do_sample=False, temperature=0.5)
+        with pytest.raises(InputError, match="got max_new_tokens beside generate_kwargs and in it"):
+            write(FILES[0], *words, max_new_tokens=6, generate_kwargs={"max_new_tokens": 6})
+
+
+def test_a_call_of_writing_may_have_its_own_batch_size(folder: Path) -> None:
+    sizes: list[int] = []
+    for task, *words in [*TASKS, ("visual-question-answering", "why?", ["a", "b"])]:
+        write = pipeline(task, folder, batch_size=2)
+        seen = write.captioner.model.vision_tower.register_forward_pre_hook(
+            lambda _, given: sizes.append(len(given[0]))
+        )
+        options = {"candidate_answers": words.pop()} if len(words) == 2 else {"max_new_tokens": 2}
+        with seen:
+            for size, expected in ((1, [1, 1, 1]), (3, [3]), (None, [2, 1])):
+                sizes.clear()
+                assert len(write(FILES, *words, batch_size=size, **options)) == 3
+                assert sizes == expected
+        with pytest.raises(InputError, match="batch_size must be a whole number of at least 1, got 0"):
+            write(FILES, *words, batch_size=0, **options)
+
+
+def test_a_list_of_texts_has_one_for_each_picture(folder: Path) -> None:
+    go_on = pipeline("image-text-to-text", folder)
+    texts = ["caption en", "answer en why?", "ocr"]
+    alone = [go_on(file, text, max_new_tokens=4) for file, text in zip(FILES, texts, strict=True)]
+    assert go_on(FILES, texts, max_new_tokens=4, return_full_text=False) == alone
+    with pytest.raises(InputError, match="image-text-to-text got return_full_text=True, but here it is always False"):
+        go_on(FILES[0], "ocr", return_full_text=True)
+    for pictures, count in ((FILES[:2], "2"), (FILES[0], "no list"), (iter(FILES), "no list")):
+        with pytest.raises(InputError, match=f"got 3 texts and {count} of pictures"):
+            go_on(pictures, texts)
+    for wrong in ([7], [{"role": "user", "content": []}]):
+        with pytest.raises(InputError, match="expected one text, or a list with one for each picture, got"):
+            go_on(FILES[:1], wrong)

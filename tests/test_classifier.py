@@ -93,6 +93,24 @@ def test_evaluate_matches_the_classes_of_the_data_by_name(
     assert found["mean_per_class"] == pytest.approx((right[:2].mean() + right[2]) / 2)
 
 
+def test_the_function_of_the_scores_and_their_number_are_the_peers(folder: Path, pictures: list[str]) -> None:
+    peer = transformers.pipeline("image-classification", str(folder), dtype=torch.float32)
+    classify = pipeline("image-classification", folder, dtype="float32", device="cpu")
+    for options in ({}, {"function_to_apply": "sigmoid"}, {"function_to_apply": "none", "top_k": 2}, {"top_k": None}):
+        found, expected = (pipe(pictures, batch_size=2, **options) for pipe in (classify, peer))
+        assert [[entry["label"] for entry in row] for row in found] == [[e["label"] for e in row] for row in expected]
+        for mine, theirs in zip(found, expected, strict=True):
+            assert [e["score"] for e in mine] == pytest.approx([e["score"] for e in theirs], rel=1e-3, abs=1e-4)
+    with pytest.raises(InputError, match="function is one of softmax, sigmoid, none, got 'tanh'"):
+        classify(pictures, function_to_apply="tanh")
+    with pytest.raises(InputError, match="top_k must be at least 1, got -1"):
+        classify(pictures, top_k=-1)
+    with pytest.raises(
+        InputError, match="the pipeline image-classification has no keyword 'topk'; did you mean 'top_k'"
+    ):
+        classify(pictures, topk=1)
+
+
 def test_the_pipeline_of_a_folder_or_of_a_model_gives_the_best_classes(
     folder: Path, pictures: list[str], expected: np.ndarray
 ) -> None:

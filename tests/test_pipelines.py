@@ -2,6 +2,7 @@
 
 import http.server
 import itertools
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import siglip
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage
 from siglip.pipelines import ZeroShotImageClassification, pipeline
+from siglip.pipelines.calls import each
 from tests.conftest import ROOT
 
 CAT, COFFEE, ROCKET = (ROOT / "samples" / name for name in ("cat.jpg", "coffee.jpg", "rocket.jpg"))
@@ -282,6 +284,70 @@ def test_similarity_is_a_matrix_whose_rows_are_pictures(classifier: ZeroShotImag
     assert similarity(CAT, texts) == pytest.approx(matrix[0], abs=1e-5)
     with pytest.raises(InputError, match="got 'a cat'"):
         similarity(CAT, "a cat")
+
+
+# ---- keywords of a call
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "given", "hint"),
+    [
+        ("zero-shot-image-classification", [LABELS], "candidate_label", "did you mean 'candidate_labels'"),
+        (
+            "zero-shot-image-classification",
+            [LABELS],
+            "top_k",
+            "it takes image, candidate_labels, hypothesis_template, ",
+        ),
+        ("image-feature-extraction", [], "pool", "it takes images, batch_size, timeout"),
+        ("image-text-similarity", [LABELS], "bach_size", "did you mean 'batch_size'"),
+    ],
+)
+def test_a_keyword_that_a_call_does_not_have_is_refused_by_name(
+    classifier: ZeroShotImageClassification, task: Any, words: Any, given: str, hint: str
+) -> None:
+    with pytest.raises(InputError, match=f"the pipeline {task} has no keyword {given!r}; {hint}"):
+        pipeline(task, classifier.embedder)(CAT, *words, **{given: 2})
+
+
+def test_a_call_may_have_its_own_batch_size(classifier: ZeroShotImageClassification) -> None:
+    sizes: list[int] = []
+    hook = classifier.embedder._towers.vision_model.register_forward_pre_hook(
+        lambda _, given, named: sizes.append(len((*given, *named.values())[0])), with_kwargs=True
+    )
+    calls: list[Any] = [
+        lambda **size: classifier([CAT] * 5, LABELS, **size),
+        lambda **size: pipeline("image-feature-extraction", classifier.embedder)([CAT] * 5, **size),
+        lambda **size: pipeline("image-text-similarity", classifier.embedder)([CAT] * 5, LABELS, **size),
+    ]
+    with hook:
+        for call in calls:
+            for size, expected in ((2, [2, 2, 1]), (8, [5]), (None, [4, 1])):
+                sizes.clear()
+                assert len(call(batch_size=size)) == 5
+                assert sizes == expected
+            for wrong in (0, -1, 2.5, "8"):
+                with pytest.raises(InputError, match="batch_size must be a whole number of at least 1, got"):
+                    call(batch_size=wrong)
+
+
+def test_a_call_may_say_how_long_a_web_address_may_take(classifier: ZeroShotImageClassification) -> None:
+    features = pipeline("image-feature-extraction", classifier.embedder)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"
+        for timeout in (0.2, 1):
+            with pytest.raises(UnreadableImage, match=f"no complete answer within {timeout} seconds"):
+                features(address, timeout=timeout)
+    for wrong in (0, -1.0, "2"):
+        with pytest.raises(InputError, match="timeout is a number of seconds above 0, got"):
+            features(CAT, timeout=wrong)
+    assert features(CAT, timeout=None) == features(CAT)
+
+
+@pytest.mark.parametrize("given", [{"image": CAT, "question": "why?"}, [{"role": "user", "content": "hello"}], None])
+def test_dictionaries_and_conversations_in_place_of_pictures_are_told(given: Any) -> None:
+    with pytest.raises(InputError, match="expected a picture, a list or an iterator of pictures, got"):
+        each(given, lambda items: items, list)
 
 
 # ---- how to get one

@@ -34,8 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     words, question = writing.split_last(arguments.images, "the question")
-    if arguments.answers and (arguments.beams > 1 or len(set(arguments.answers)) < len(arguments.answers)):
-        raise inputs.UsageError("--answers are chosen among and not searched for: no --beams, and none of them twice")
+    if arguments.answers:
+        if given := [word for word in ("beams", "max_tokens") if getattr(arguments, word) is not None]:
+            word = given[0].replace("_", "-")
+            raise inputs.UsageError(f"--answers are chosen among and --{word} is for writing; give one of the two")
+        if len(set(arguments.answers)) < len(arguments.answers):
+            raise inputs.UsageError("one of the --answers is given twice; give each once")
     names, failed = inputs.image_names(words, null=arguments.null)
     total = len(names) + len(failed)
     captioner = writing.load(arguments)
@@ -64,7 +68,7 @@ def _answers(
     prompt = f"answer en {question}"
     bar = output.form_of(arguments) != "table"
     if not arguments.answers:
-        options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
+        options = writing.options(arguments)
         for name, result in writing.each(names, failed, lambda some: captioner.write(some, prompt, **options), bar=bar):
             yield name, [(result.text, result.probability)]
         return

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise inputs.UsageError("--overwrite replaces what --write writes; give --write too")
     if not arguments.rerank and (arguments.samples, arguments.seed) != (None, None):
         raise inputs.UsageError("--samples and --seed are for what --rerank chooses from; give --rerank too")
-    if arguments.rerank and arguments.beams > 1:
+    if arguments.rerank and arguments.beams is not None:
         raise inputs.UsageError("--rerank draws texts and --beams searches for the likeliest; give one of the two")
     names, failed = inputs.image_names(arguments.images, null=arguments.null)
     total = len(names) + len(failed)
@@ -113,7 +113,7 @@ def _stream(arguments: argparse.Namespace) -> Callable[[Sequence[str]], Generato
     if not arguments.rerank:
 
         def written(names: Sequence[str]) -> Generator[list[Any] | Failure, None, None]:
-            options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
+            options = writing.options(arguments)
             for item in captioner.write(names, prompt, **options):
                 yield item if isinstance(item, Failure) else [item]
 
@@ -121,8 +121,12 @@ def _stream(arguments: argparse.Namespace) -> Callable[[Sequence[str]], Generato
     from siglip.embedder import Embedder
     from siglip.pipelines import reranked
 
-    embedder = Embedder.from_pretrained(arguments.rerank, device=arguments.device)
-    drawn = {"count": arguments.samples or 5, "seed": arguments.seed or 0, "max_new_tokens": arguments.max_tokens}
+    embedder = Embedder.from_pretrained(arguments.rerank, device=arguments.device, batch_size=arguments.batch_size)
+    drawn = {
+        "count": arguments.samples or 5,
+        "seed": arguments.seed or 0,
+        "max_new_tokens": writing.options(arguments)["max_new_tokens"],
+    }
     return lambda names: reranked(captioner, embedder, names, prompt, **drawn)
 
 

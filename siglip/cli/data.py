@@ -88,6 +88,8 @@ def _stats(arguments: argparse.Namespace, source: "Source") -> int:
     tokenizer = SiglipTokenizer.from_pretrained(model)
     with output.progress(len(source), "sample") as done:
         stats = data_stats(source, tokenizer, workers=arguments.workers, progress=done)
+    if arguments.model and not stats.captions_per_sample.largest:
+        output.say("--model says whose tokens the captions are, and there are no captions here")
     if arguments.sheet is not None:
         sheet.save(data_sheet(source), arguments.sheet)
     if output.form_of(arguments) == "table":

@@ -18,12 +18,14 @@ from siglip.errors import Failure, UnreadableImage
 if TYPE_CHECKING:
     from siglip.processing import Box
 
+# four for the place of each thing, and its name
+_MAX_TOKENS = 128
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "siglip detect IMAGES... THINGS --model MODEL [...]"
     inputs.add_image_arguments(parser)
-    writing.add_arguments(parser, built_in=None)
-    parser.set_defaults(max_tokens=128)
+    writing.add_arguments(parser, built_in=None, max_tokens=_MAX_TOKENS)
     sheet.add_argument(parser)
     output.add_form_arguments(parser)
 
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     shown: list[tuple[str, list[str]]] = []
     frames: list[list[Box]] = []
-    options = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_tokens}
+    options = writing.options(arguments, max_tokens=_MAX_TOKENS)
     results = writing.each(
         names, failed, lambda some: captioner.write(some, f"detect {things}", **options), bar=form != "table"
     )

@@ -41,6 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     texts = inputs.texts(arguments.texts, arguments.texts_file)
     if bool(arguments.images) == bool(texts):
         raise inputs.UsageError("give pictures, or --texts, or --texts-file: one of them")
+    if texts and arguments.null:
+        raise inputs.UsageError("--null (-0) is for names of pictures on stdin, and texts are given; leave it out")
+    if arguments.parquet and arguments.out.suffix == ".jsonl":
+        raise inputs.UsageError(f"--parquet writes no {arguments.out.name}; give --out a name without suffix")
     names, failed = inputs.image_names(arguments.images, null=arguments.null) if arguments.images else (texts, [])
     total = len(names) + len(failed)
     from siglip.embeddings import Origin, vector_files, writing_vectors

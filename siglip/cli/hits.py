@@ -105,7 +105,7 @@ def show(
         sys.stdout.flush()
     else:
         form = output.form_of(arguments)
-        if form == "table" and seen:
+        if seen and draws_strip(arguments):
             _strip(seen, picture)
         _print(form, seen if form == "table" else finds, head)
     failed: list[Failure] = []
@@ -116,7 +116,8 @@ def show(
     if finds and (arguments.copy_to or arguments.link_to):
         failed = _collect(finds, arguments.copy_to or arguments.link_to, link=arguments.link_to is not None)
     if not hits:
-        output.say("nothing matches")
+        page = getattr(arguments, "page", 1)
+        output.say("nothing matches" if page == 1 else f"there are no hits on page {page}")
     return output.report_failures(failed, len(finds)) if finds else 1
 
 
@@ -198,13 +199,18 @@ def shown_path(path: str) -> str:
     return path.removeprefix(str(Path.cwd()) + os.sep)
 
 
-def _strip(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]") -> None:
-    """The best hits as pictures, where the terminal shows some and the user did not turn that off."""
+def draws_strip(arguments: argparse.Namespace) -> bool:
+    """Whether hits are shown as pictures in the terminal too."""
     from siglip.cli import strip
 
-    if not strip.wanted():
-        return
+    return output.form_of(arguments) == "table" and not (arguments.paths or arguments.null) and strip.wanted()
+
+
+def _strip(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]") -> None:
+    """The best hits as pictures."""
     from PIL import Image
+
+    from siglip.cli import strip
 
     thumbs = [thumb for hit in hits[: strip.room()] if (thumb := picture(hit)) is not None]
     pictures = [Image.open(io.BytesIO(thumb), formats=["WEBP"]) for thumb in thumbs]

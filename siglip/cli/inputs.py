@@ -143,6 +143,8 @@ def image_names(words: Sequence[str], *, null: bool = False) -> tuple[list[str],
     With `null` the names on stdin end with NUL and not with their line. Raises DataError, before anything heavy is
     loaded, if there is no picture at all, UsageError if there is no word.
     """
+    if null and "-" not in words:
+        raise UsageError("--null (-0) is for names on stdin, which - among the pictures reads; add -, or leave it out")
     if not words:
         raise UsageError("no pictures are given; they come first, before --labels or --texts")
     names: list[str] = []

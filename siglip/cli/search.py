@@ -25,7 +25,6 @@ for example:
 
 import argparse
 import io
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = terms[0].text if len(terms) == 1 and terms[0].weight > 0 else None
     if arguments.explain and text is None:
         raise inputs.UsageError("--explain shows where one text is seen; leave the other terms out")
-    if arguments.explain and not (arguments.html or arguments.sheet or sys.stdout.isatty()):
+    if arguments.explain and not (arguments.html or arguments.sheet or hits.draws_strip(arguments)):
         raise inputs.UsageError("--explain draws over pictures; add --html FILE or --sheet FILE.png")
     with hits.open_library(arguments) as library:
         found = library.search(

@@ -115,7 +115,9 @@ def _captioner(name: str, arguments: argparse.Namespace) -> "Captioner":
     check_model_name(name)
     from siglip.captioner import Captioner
 
-    return Captioner.from_pretrained(name, device=arguments.device, dtype=arguments.dtype)
+    # a picture takes the memory of hundreds of tokens here
+    few = min(8, arguments.batch_size)
+    return Captioner.from_pretrained(name, device=arguments.device, dtype=arguments.dtype, batch_size=few)
 
 
 def _public(name: str) -> str:

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, built_in: str | None = BUILT_IN_WRITER) -> None:
+_MAX_TOKENS = 32
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, *, built_in: str | None = BUILT_IN_WRITER, max_tokens: int = _MAX_TOKENS
+) -> None:
     """`--model` and how to run it, and how its text is chosen; without `built_in` a model must be named."""
+    # None where it was not given: some commands have ways in which nothing is written
+    parser.add_argument("--beams", type=inputs.positive, metavar="N", help="search with N beams (default: 1)")
     parser.add_argument(
-        "--beams", type=inputs.positive, default=1, metavar="N", help="search with N beams (default: 1)"
-    )
-    parser.add_argument(
-        "--max-tokens", type=inputs.positive, default=32, metavar="N", help="longest text in tokens (default: 32)"
+        "--max-tokens", type=inputs.positive, metavar="N", help=f"longest text in tokens (default: {max_tokens})"
     )
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -40,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, built_in: str | None = BUI
         help="numbers of the model; auto: as they are stored; int8: a byte a weight (default: float32)",
     )
     group.add_argument("--batch-size", type=inputs.positive, default=8, metavar="N", help="at a time (default: 8)")
+
+
+def options(arguments: argparse.Namespace, *, max_tokens: int = _MAX_TOKENS) -> dict[str, int]:
+    """How the text is chosen, for `Captioner.write`."""
+    return {"num_beams": arguments.beams or 1, "max_new_tokens": arguments.max_tokens or max_tokens}
 
 
 def load(arguments: argparse.Namespace) -> "Captioner":

@@ -110,12 +110,12 @@ def test_side_files_are_written_beside_the_pictures_and_never_over_others(
 def test_a_question_is_answered_freely_or_from_a_list(
     model: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["ask", str(photos / "pig.png"), "is it a pig?", "--model", model, *WRITE, "--json"]
+    words = ["ask", str(photos / "pig.png"), "is it a pig?", "--model", model, "--json"]
     assert main([*words, "--answers", "yes", "no"]) == 0
     answers = json.loads(capsys.readouterr().out)["images"][0]["answers"]
     assert {entry["answer"] for entry in answers} == {"yes", "no"}
     assert sum(entry["probability"] for entry in answers) == pytest.approx(1.0)
-    assert main(words) == 0
+    assert main([*words, *WRITE]) == 0
     (free,) = json.loads(capsys.readouterr().out)["images"][0]["answers"]
     expected = pipeline("visual-question-answering", model)(photos / "pig.png", "is it a pig?", max_new_tokens=4)
     assert free["answer"] == expected[0]["answer"]

@@ -104,6 +104,84 @@ def test_wrong_usage_is_told_in_one_line_with_the_nearest_name(
     assert capsys.readouterr() == ("", f"siglip: error: {message}{where}\n")
 
 
+_NULL = "--null (-0) is for names on stdin, which - among the pictures reads; add -, or leave it out"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("classify samples -0 --labels a b", _NULL),
+        ("classify --null --labels a b", _NULL),
+        ("score samples --null --texts a", _NULL),
+        ("caption samples -0", _NULL),
+        ("ask samples -0 why?", _NULL),
+        ("detect samples -0 cat --model nano-caption", _NULL),
+        ("embed samples -0 --out OUT", _NULL),
+        (
+            "embed --texts a -0 --out OUT",
+            "--null (-0) is for names of pictures on stdin, and texts are given; leave it out",
+        ),
+        (
+            "embed samples --parquet --out OUT.jsonl",
+            "--parquet writes no OUT.jsonl; give --out a name without suffix",
+        ),
+        (
+            "ask samples why? --answers a b --max-tokens 5",
+            "--answers are chosen among and --max-tokens is for writing; give one of the two",
+        ),
+        (
+            "ask samples why? --answers a b --beams 1",
+            "--answers are chosen among and --beams is for writing; give one of the two",
+        ),
+        ("ask samples why? --answers a b a", "one of the --answers is given twice; give each once"),
+        (
+            "caption samples --rerank nano --beams 1",
+            "--rerank draws texts and --beams searches for the likeliest; give one of the two",
+        ),
+        ("caption samples --overwrite", "--overwrite replaces what --write writes; give --write too"),
+        (
+            "caption samples --seed 0",
+            "--samples and --seed are for what --rerank chooses from; give --rerank too",
+        ),
+        ("search x --explain", "--explain draws over pictures; add --html FILE or --sheet FILE.png"),
+        (
+            "search x --explain --paths --copy-to OUT",
+            "--explain draws over pictures; add --html FILE or --sheet FILE.png",
+        ),
+        ("index samples --watch --dry-run", "--watch changes the library, --dry-run does not; leave one of them out"),
+        ("library status --dry-run", "--dry-run is for check, prune, forget; leave it out with status"),
+        ("data stats samples --max-px 9", "--max-px is for `siglip data pack`, not for stats"),
+        ("data pack samples OUT --model nano", "--model is for `siglip data stats`, not for pack"),
+        (
+            "evaluate nano --task retrieval --data samples --templates a{}",
+            "--templates is for --task zero-shot, not for retrieval",
+        ),
+        (
+            "evaluate nano-caption --task vqa --data samples --prompt x",
+            "--prompt is for --task captioning, not for vqa",
+        ),
+    ],
+)
+def test_an_option_without_effect_beside_others_is_refused_and_both_are_named(
+    words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ROOT)
+    assert main(words.split()) == 2
+    assert capsys.readouterr() == ("", f"siglip: error: {message}; see 'siglip {words.split()[0]} --help'\n")
+
+
+def test_a_search_draws_heat_only_where_pictures_are_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    # as on a terminal, where hits are shown as pictures unless another form is asked for
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for form in ("--json", "--jsonl", "--paths", "--null"):
+        assert main(["search", "x", "--explain", form]) == 2
+        assert "--explain draws over pictures" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "value", ["ab " * 3400, "q" * 10_000, "/".join(["w" * 100] * 30)], ids=["words", "one", "path"]
 )

@@ -56,6 +56,9 @@ def test_nothing_that_matches_is_exit_code_1_and_said(shelf: Path, capsys: pytes
     assert main(["search", "a beagle", "--all", "--min-probability", "0.999"]) == 1
     assert capsys.readouterr().err == "siglip: nothing matches\n"
     assert main(["search", "a beagle", "--all", "--where", "width > 100000", "--paths"]) == 1
+    capsys.readouterr()
+    assert main(["search", "a beagle", "--all", "--page", "99", "--paths"]) == 1
+    assert capsys.readouterr() == ("", "siglip: there are no hits on page 99\n")
     assert main(["search", "a beagle", "--where", "breadth > 1"]) == 1
     assert "no column 'breadth'" in capsys.readouterr().err
 

@@ -31,9 +31,9 @@ demo: $(BIN)/siglip
 	@echo "To go on, put the command on your path: source $(VENV)/bin/activate"
 	@echo "Or call it where it is, for example:     $(BIN)/siglip classify samples/cat.jpg --labels cat dog"
 
-# one process a core, of one thread each
+# one process a core, of one thread each; many start others, which need not compile what they import every time
 test: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+import tests.typechecks  # noqa: F401 - before any test imports siglip

@@ -219,7 +219,7 @@ for folder in folders:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_loading_takes_at_most_1_15_times_the_memory_of_the_weights(tmp_path: Path) -> None:
-    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_hidden_layers": 7}
+    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_hidden_layers": 3}
     config = SiglipConfig(
         text_config=SiglipTextConfig(vocab_size=10000, **shape), vision_config=SiglipVisionConfig(**shape)
     )
@@ -248,7 +248,7 @@ def peaks(kind: str, dtype: str, small: str | Path, sources: list[Path]) -> list
 def check_peaks(kind: str, small: str | Path, sources: list[Path]) -> None:
     """Hold the peak of each against its weights."""
     for layout, weights, peak in peaks(kind, "float32", small, sources):
-        assert weights > 200_000_000
+        assert weights > 100_000_000
         ratio = peak / weights
         # the numbers were touched, so most of them are there; the system may take back pages of a file at any time
         assert 0.5 < ratio <= 1.15, f"{layout}: {ratio:.3f} times the weights"

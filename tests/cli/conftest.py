@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.command import start
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -19,15 +21,16 @@ def siglip(tmp_path: Path) -> Run:
     """Run `siglip WORDS...` in `tmp_path` with pipes, as a script would."""
 
     def run(*words: str, stdin: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            [sys.executable, "-m", "siglip", *words],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        )
-        out, err = (stream.decode("utf-8", "surrogateescape") for stream in (result.stdout, result.stderr))
-        return subprocess.CompletedProcess(words, result.returncode, out, err)
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(stdin.encode() if isinstance(stdin, str) else stdin)
+            given.seek(0)
+            streams = (given.fileno(), out.fileno(), err.fileno())
+            process = start(words, tmp_path, streams, {**os.environ, **environment})
+            process.join()
+            for stream in (out, err):
+                stream.seek(0)
+            texts = [stream.read().decode("utf-8", "surrogateescape") for stream in (out, err)]
+        return subprocess.CompletedProcess(words, process.exitcode or 0, *texts)
 
     return run
 

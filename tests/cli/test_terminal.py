@@ -5,8 +5,6 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from siglip.releases import PALIGEMMA_RELEASES, RELEASES
+from tests.command import start
 
 Make = Callable[[str], Path]
 
@@ -23,19 +22,18 @@ def _seen(folder: Path, words: list[str], *, columns: int, stdout: int | None = 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "siglip", *words],
-        cwd=folder, stdout=theirs if stdout is None else stdout, stderr=theirs, stdin=subprocess.DEVNULL,
-        env={**environment, "TERM": "xterm", "OMP_NUM_THREADS": "1"},
-    ):  # fmt: skip
-        os.close(theirs)
-        seen = b""
-        try:
-            while block := os.read(ours, 4096):
-                seen += block
-        except OSError:
-            # this is how Linux says that the other end is closed
-            pass
+    with Path(os.devnull).open("rb") as nothing:
+        streams = (nothing.fileno(), theirs if stdout is None else stdout, theirs)
+        process = start(words, folder, streams, {**environment, "TERM": "xterm"})
+    os.close(theirs)
+    seen = b""
+    try:
+        while block := os.read(ours, 4096):
+            seen += block
+    except OSError:
+        # this is how Linux says that the other end is closed
+        pass
+    process.join()
     os.close(ours)
     return seen.decode().replace("\r\n", "\n").splitlines()
 

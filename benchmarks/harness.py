@@ -64,8 +64,17 @@ def parser_of(docstring: str | None, prog: str | None = None) -> argparse.Argume
     return parser
 
 
-def race(contestants: Mapping[str, Contestant], *, rounds: int, warm_up: bool = True) -> Timings:
-    """Time each contestant once a round; every other round backwards, so that none always comes after the same."""
+def race(
+    contestants: Mapping[str, Contestant],
+    *,
+    rounds: int,
+    warm_up: bool = True,
+    processor_s: Mapping[str, Callable[[], float]] | None = None,
+) -> Timings:
+    """Time each contestant once a round; every other round backwards, so that none always comes after the same.
+
+    `processor_s` tells the processor seconds so far of those whose work another process does.
+    """
     if warm_up:
         for run in contestants.values():
             run()
@@ -73,18 +82,23 @@ def race(contestants: Mapping[str, Contestant], *, rounds: int, warm_up: bool = 
     for number in range(rounds):
         names = list(contestants) if number % 2 == 0 else list(reversed(contestants))
         for name in names:
-            timings[name].append(timed(contestants[name]))
+            timings[name].append(timed(contestants[name], (processor_s or {}).get(name)))
     return timings
 
 
-def timed(run: Contestant) -> Timing:
-    wall, cpu = time.perf_counter(), sum(os.times()[:4])
+def timed(run: Contestant, processor_s: Callable[[], float] | None = None) -> Timing:
+    clock = processor_s or _own_processor_s
+    wall, cpu = time.perf_counter(), clock()
     run()
-    return Timing(time.perf_counter() - wall, sum(os.times()[:4]) - cpu)
+    return Timing(time.perf_counter() - wall, clock() - cpu)
+
+
+def _own_processor_s() -> float:
+    return sum(os.times()[:4])
 
 
 def compare(what: str, timings: Timings, *, peer: str, ours: str, goal: float | None = None, cpu: bool = True) -> Row:
-    """The row of the two contestants called `peer` and `ours`; without `cpu` where another process does the work."""
+    """The row of the two contestants called `peer` and `ours`; without `cpu` where nobody knows the processor's."""
     pairs = list(zip(timings[peer], timings[ours], strict=True))
     ratio = median(theirs.wall_s / mine.wall_s for theirs, mine in pairs)
     return Row(

@@ -80,7 +80,7 @@ def race(
             run()
     timings: Timings = {name: [] for name in contestants}
     for number in range(rounds):
-        names = list(contestants) if number % 2 == 0 else list(reversed(contestants))
+        names = list(contestants)[:: 1 if number % 2 == 0 else -1]
         for name in names:
             timings[name].append(timed(contestants[name], (processor_s or {}).get(name)))
     return timings

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from siglip.data.augment import Augment, Pixels
 from siglip.data.order import Visit
-from siglip.data.source import Sample, Source
+from siglip.data.source import Sample, Source, plain
 from siglip.errors import BrokenSample, ConfigError, DataError, Failure, UnreadableImage
 from siglip.fields import checked
 from siglip.processing import AnyProcessor, PaliGemmaProcessor
@@ -122,7 +122,7 @@ class BatchMaker:
             pixels=None if pixels is None else torch.from_numpy(pixels[: len(samples)]),
             input_ids=self._tokens(captions),
             image_ids=_ids([f"concept {sample.concept}" if sample.concept else "" for sample in samples]),
-            text_ids=_ids([" ".join(sample.captions[0].lower().split()) for sample in samples]),
+            text_ids=_ids([plain(sample.captions[0]) for sample in samples]),
             labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
             captions=tuple(captions),
             prefixes=tuple(str(sample.facts.get("prefix") or "") for sample in samples),

@@ -107,6 +107,11 @@ def text_of(data: bytes) -> str:
     return text
 
 
+def plain(caption: str) -> str:
+    """What equal captions have in common: words without case and white space."""
+    return " ".join(caption.lower().split())
+
+
 def usable_captions(name: str, captions: Sequence[Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Captions without blank and repeated ones, in their order; raises BrokenSample if none is left.
 

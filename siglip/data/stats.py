@@ -13,7 +13,7 @@ from PIL import Image
 from siglip.contact_sheet import contact_sheet
 from siglip.data.order import epoch_order
 from siglip.data.pack import encoded
-from siglip.data.source import Source
+from siglip.data.source import Source, plain
 from siglip.data.workers import in_workers
 from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
 from siglip.files import in_megabytes
@@ -72,6 +72,12 @@ class Stats:
         if self.captions_per_sample.largest:
             cut = f", {100 * self.captions_cut:.2g} % are cut" if self.captions_cut else ", none is cut"
             parts.append(f"captions of {self.caption_tokens.mean:.0f} tokens on average{cut}")
+        distinct = self.samples - self.equal_captions.samples + self.equal_captions.groups
+        if self.captions_per_sample.largest and 2 * distinct <= self.samples:
+            parts.append(
+                f'only {distinct} different captions: to train pairs, data.positives="equal" keeps equal ones from '
+                "counting as wrong"
+            )
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         if self.broken:
@@ -133,7 +139,7 @@ def data_stats(
         captions_per_sample=_spread([len(facts.tokens) for facts in good]),
         caption_tokens=_spread(tokens),
         captions_cut=sum(count > tokenizer.settings.context_length for count in tokens) / len(tokens),
-        equal_captions=_repeats([(facts.name, facts.caption) for facts in good]),
+        equal_captions=_repeats([(facts.name, plain(facts.caption)) for facts in good]),
         equal_images=_repeats([(facts.name, facts.image_hash) for facts in good]),
         similar_images=_repeats([(facts.name, facts.similar_hash) for facts in good]),
     )

@@ -45,6 +45,19 @@ def test_every_figure_is_right(tmp_path: Path, make_tar: MakeTar, processor: Sig
     assert stats.equal_images == Repeats(samples=2, groups=1, largest=[["s/a", "s/b"]])
 
 
+def test_few_different_captions_are_told(tmp_path: Path, make_tar: MakeTar, processor: SiglipProcessor) -> None:
+    for captions, told in (
+        (["a cat", "A  cat", "a dog", "a cat"], "only 2 different captions: "),
+        (["a cat", "a dog", "a pig", "a pig"], None),
+    ):
+        members = {
+            f"{i}.{end}": value for i, text in enumerate(captions) for end, value in (("png", png(i)), ("txt", text))
+        }
+        summary = data_stats(open_source(make_tar("s.tar", members)), processor.tokenizer, workers=0).summary()
+        assert ("different captions" in summary) == (told is not None)
+        assert (told or "") in summary
+
+
 def test_resized_and_recompressed_pictures_look_alike_and_others_do_not(tmp_path: Path) -> None:
     smooth = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(smooth).resize((300, 200), Image.Resampling.BICUBIC)

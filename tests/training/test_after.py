@@ -21,8 +21,23 @@ from siglip.model import SiglipModel
 from siglip.training import train
 from siglip.training.plot import draw
 from tests.conftest import ROOT
-from tests.training.conftest import metrics, small_run
+from tests.training.conftest import metrics, small_run, write_shard
 from tests.training.test_resume import check_same_run, stop_at
+
+
+def test_few_different_captions_are_told_at_the_start(
+    shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight colours, five samples each: of 7 others in a batch, 4 of 39 have the caption of a picture."""
+    train(small_run(shard, steps=1), tmp_path / "pairs")
+    told = (
+        "the first 40 samples have 8 different captions, so in a batch of 8 a picture meets its own caption about 0.7 "
+    )
+    assert capsys.readouterr().err.count(told) == 1
+    train(small_run(shard, steps=1), tmp_path / "pairs", resume=True)
+    train(small_run(shard, steps=1, data_positives="equal"), tmp_path / "equal")
+    train(small_run(write_shard(tmp_path / "few.tar", 8), steps=1), tmp_path / "distinct")
+    assert "different captions" not in capsys.readouterr().err
 
 
 def test_every_kept_checkpoint_becomes_a_model(shard: Path, tmp_path: Path) -> None:

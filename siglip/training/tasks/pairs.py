@@ -1,6 +1,7 @@
 """Pictures and texts that belong together: the sigmoid loss, and recall both ways."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from siglip.config import SiglipConfig
 from siglip.data import Batch, Source
+from siglip.data.source import plain
 from siglip.distributed import all_gather, all_gather_object, rank, world_size
 from siglip.errors import BrokenSample, clip
 from siglip.evaluation.metrics import recall_at
@@ -28,6 +30,15 @@ from siglip.training.towers import Pairs, Towers, hold_back, spread
 
 # samples whose captions are measured before a run begins
 _LOOKED_AT = 256
+# false negatives a picture from which on it is told
+_MANY = 0.1
+
+
+def equals_in_a_batch(captions: Sequence[str], batch_size: int) -> float:
+    """How many others of a batch have the caption of a sample, on average, where those drawn are as these."""
+    pairs = len(captions) * (len(captions) - 1)
+    equal = sum(count * (count - 1) for count in Counter(captions).values())
+    return (batch_size - 1) * equal / pairs if pairs else 0.0
 
 
 class PairTask:
@@ -65,12 +76,22 @@ class PairTask:
     def begin(
         cls, model: nn.Module, processor: AnyProcessor, config: TrainConfig, source: Source, device: torch.device
     ) -> None:
-        """Say it where captions are cut: of the first samples, since reading all would cost a pass."""
+        """Say it where captions are cut, or are the same: of the first samples, since reading all would cost a pass."""
         assert isinstance(processor, SiglipProcessor)
-        tokenizer, captions = processor.tokenizer, list[str]()
-        for index in range(min(_LOOKED_AT, len(source))) if rank() == 0 else ():
+        tokenizer, captions, main = processor.tokenizer, list[str](), list[str]()
+        for index in source.order(config.seed, 0)[:_LOOKED_AT].tolist() if rank() == 0 else ():
             with suppress(BrokenSample):
-                captions += source.sample(index).captions
+                found = source.sample(index, image=False).captions
+                captions += found
+                main.append(plain(found[0]))
+        wrong = equals_in_a_batch(main, config.batch_size)
+        if config.data.positives == "pairs" and wrong >= _MANY:
+            print(
+                f"siglip: the first {len(main)} samples have {len(set(main))} different captions, so in a batch of "
+                f"{config.batch_size} a picture meets its own caption about {wrong:.1f} times beside other pictures, "
+                'where it counts as wrong; data.positives="equal" counts equal captions as right',
+                file=sys.stderr,
+            )
         length = tokenizer.settings.context_length
         cut = [caption for caption in captions if tokenizer.count(caption) > length]
         if cut:

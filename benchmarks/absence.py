@@ -38,7 +38,7 @@ class Collection:
 def load(place: Path, embedder: Embedder) -> Collection:
     """The collection in a folder or table, embedded."""
     if place.is_dir():
-        found = [Path(os.fsdecode(path)) for files in Walk(place.absolute()) for path, _, _ in files]
+        found = [Path(os.fsdecode(folder + name)) for folder, files in Walk(place.absolute()) for name, _, _ in files]
         files = [file for file in found if file.parent != place.absolute()]
         labels = groups = [file.relative_to(place.absolute()).parts[0].replace("_", " ") for file in files]
     else:

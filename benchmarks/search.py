@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, median
@@ -30,9 +31,10 @@ import numpy as np
 
 from benchmarks.harness import Contestant, Row, Timing, compare, parser_of, publish, race, timed
 from siglip.search import Library
-from siglip.search.catalogue import Catalogue, FileRow, Image, seal
+from siglip.search.catalogue import Catalogue
 from siglip.search.indexing import store
 from siglip.search.null import Gumbel, Null
+from siglip.search.schema import FileRow, Image, seal
 from siglip.search.searching import codes_file
 from siglip.search.vectors import Vectors, build_codes, enough_rescored, load_codes
 
@@ -108,7 +110,7 @@ def unchanged(folder: Path, count: int, rounds: int) -> Row:
         path = tree / f"{2000 + number // 4000}" / f"{number // 1000 % 4} holiday" / f"IMG_{number:07}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        digest = number.to_bytes(32, "big")
+        digest = sha256(str(number).encode()).digest()
         files.append(FileRow(bytes(path), 0, path.stat().st_mtime_ns, digest))
     (folder / "library").mkdir()
     with Catalogue(folder / "library", create=True) as catalogue:
@@ -139,7 +141,7 @@ def filled(folder: Path, blocks: Iterable[np.ndarray], text: np.ndarray) -> None
             catalogue.set_meta("space", str(space.id))
         for block in blocks:
             numbers = range(space.rows, space.rows + len(block))
-            digests = [number.to_bytes(32, "big") for number in numbers]
+            digests = [sha256(str(number).encode()).digest() for number in numbers]
             images = [
                 Image(digest=digest.hex(), format="JPEG", width=2000 if number % 10 == 0 else 1000, height=750,
                       taken="2024-05-31T18:20:00", camera="Canon EOS 80D")
@@ -153,6 +155,7 @@ def filled(folder: Path, blocks: Iterable[np.ndarray], text: np.ndarray) -> None
         data = text.astype("<f4").tobytes()
         with catalogue.writing():
             catalogue.write("INSERT INTO query VALUES (?, ?, ?, ?)", [(space.id, KNOWN, data, seal(KNOWN, data))])
+        catalogue.pack()
         catalogue.checkpoint()
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from siglip.errors import InputError, UnreadableImage
-from siglip.search.catalogue import Catalogue, Image
+from siglip.search.catalogue import Catalogue
 from siglip.search.library import Library
 from siglip.search.reading import read_file
+from siglip.search.schema import PICTURES, Image
 from siglip.search.where import parse_where
 
 Order = Literal["newest", "oldest", "name", "largest"]
@@ -22,9 +23,7 @@ _ORDERS: dict[Order, str] = {
     "name": "min(f.path)",
     "largest": "max(f.size) DESC",
 }
-_OF_PICTURES = (
-    "FROM file f JOIN image i ON i.digest = f.digest AND i.frame = 0 WHERE f.missing_since IS NULL AND i.error IS NULL"
-)
+_OF_PICTURES = f"FROM {PICTURES} WHERE i.error IS NULL"
 # an indexing process that has not written for so long is not there any more; it writes twice as often
 _SILENT_S = 90.0
 

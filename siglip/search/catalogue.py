@@ -8,115 +8,36 @@ import json
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from siglip.errors import LibraryError
 from siglip.files import replacing
+from siglip.search.schema import (
+    APPLICATION,
+    VERSION,
+    FileRow,
+    Image,
+    Space,
+    below,
+    empty,
+    seal,
+    split,
+    to_seconds,
+    to_time,
+    upgrade,
+)
 
 FILE_NAME = "catalogue.db"
-SCHEMA_VERSION = 2
-_APPLICATION = 0x51671B  # PRAGMA application_id, by which we know our own files
 _BUSY_S = 30.0
+_FEW_PAGES = 2_500
+_LOCK = "lock"
 _AT_ONCE = 500  # parameters in one statement; SQLite allows 999 and more
 
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE root(path BLOB PRIMARY KEY, exclude TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE file(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    digest BLOB NOT NULL, missing_since REAL, seal INTEGER NOT NULL);
-CREATE INDEX file_digest ON file(digest);
-CREATE TABLE image(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL, frame INTEGER NOT NULL, seconds REAL, format TEXT,
-    width INTEGER, height INTEGER, taken TEXT, camera TEXT, latitude REAL, longitude REAL, error TEXT,
-    seal INTEGER NOT NULL, UNIQUE(digest, frame));
-CREATE TABLE space(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL UNIQUE, model TEXT NOT NULL, dim INTEGER NOT NULL,
-    scale REAL NOT NULL, bias REAL NOT NULL, vectors TEXT NOT NULL, rows INTEGER NOT NULL,
-    codes_rows INTEGER NOT NULL, codes_crc INTEGER NOT NULL, rescored INTEGER NOT NULL, seal INTEGER NOT NULL);
-CREATE TABLE vector(
-    space INTEGER NOT NULL, row INTEGER NOT NULL, image INTEGER NOT NULL, seal INTEGER NOT NULL,
-    PRIMARY KEY(space, row)) WITHOUT ROWID;
-CREATE UNIQUE INDEX vector_image ON vector(image, space);
-CREATE TABLE query(
-    space INTEGER NOT NULL, text TEXT NOT NULL, vector BLOB NOT NULL, seal INTEGER NOT NULL,
-    PRIMARY KEY(space, text)) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """One picture (or frame of a film) of the library. `taken` is local time, "2024-05-31T18:20:00"."""
-
-    id: int = 0
-    digest: str
-    frame: int = 0
-    seconds: float | None = None
-    format: str | None = None
-    width: int | None = None
-    height: int | None = None
-    taken: str | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    error: str | None = None
-
-    def values(self) -> tuple[Any, ...]:
-        """What the catalogue keeps, in the order of its columns, without the id."""
-        return (
-            bytes.fromhex(self.digest), self.frame, self.seconds, self.format, self.width, self.height, self.taken,
-            self.camera, self.latitude, self.longitude, self.error,
-        )  # fmt: skip
-
-
-class FileRow(NamedTuple):
-    """What is known of one file; `missing_since` is a time as of time.time(), None while it is there."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    digest: bytes
-    missing_since: float | None = None
-
-    def seal(self) -> int:
-        """Over what does not change while the file is the same."""
-        return seal(*self[:4])
-
-
-# paths with the size and time of change in nanoseconds that they had when last seen
-Files = set[tuple[bytes, int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """The vectors of one model: its fingerprint, temperature and bias, and which files hold them."""
-
-    id: int
-    fingerprint: str
-    model: str
-    dim: int
-    scale: float
-    bias: float
-    vectors: str
-    rows: int
-    codes_rows: int
-    codes_crc: int
-    rescored: int
-
-
 _IMAGE = "id, digest, frame, seconds, format, width, height, taken, camera, latitude, longitude, error"
-_FILE = "path, size, mtime_ns, digest"
 _SPACE = "id, fingerprint, model, dim, scale, bias, vectors, rows, codes_rows, codes_crc, rescored"
-
-
-def seal(*values: Any) -> int:
-    """A CRC over values as SQLite gives them back."""
-    return zlib.crc32(repr(values).encode())
 
 
 def address_of(file: Path) -> str:
@@ -138,11 +59,12 @@ class Catalogue:
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         self.path = folder / FILE_NAME
         self.lock = threading.RLock()
+        self.notes: list[str] = []
         if not create and not self.path.is_file():
             raise LibraryError(f"{folder} holds no library of pictures; make one with `siglip index FOLDER`")
         if create and not self.path.exists():
             with replacing(self.path) as temporary:
-                temporary.write_bytes(_empty())
+                temporary.write_bytes(empty())
         with self._told():
             self._db = sqlite3.connect(
                 address_of(self.path), uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
@@ -152,20 +74,38 @@ class Catalogue:
     def _prepare(self, create: bool) -> None:
         self._db.execute("PRAGMA cell_size_check = ON")
         application, version = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _STAMPS)
-        if application != _APPLICATION:
+        if application != APPLICATION:
             raise LibraryError(
                 f"{self.path} is no catalogue of pictures, or its first page is damaged; move the folder away and "
                 "index anew: your pictures are not in it"
             )
-        if version != SCHEMA_VERSION:
+        if version == VERSION - 1:
+            self._upgrade()
+        elif version != VERSION:
             raise LibraryError(
-                f"{self.path} is of version {version}, this siglip knows version {SCHEMA_VERSION}; "
-                + ("install a newer siglip" if version > SCHEMA_VERSION else "move the folder away and index anew")
+                f"{self.path} is of version {version}, this siglip knows version {VERSION}; "
+                + ("install a newer siglip" if version > VERSION else "move the folder away and index anew")
                 + ", or index into another folder with --library"
             )
         if create:
             self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+
+    def _upgrade(self) -> None:
+        """From the version before to this one, all or nothing."""
+        if not os.access(self.path.parent, os.W_OK):
+            raise LibraryError(
+                f"{self.path} is of version {VERSION - 1} and must become one of version {VERSION}; use it once where "
+                "it can be written, or from a copy"
+            )
+        with alone(self.path.parent), self.writing():
+            if self.rows("PRAGMA user_version")[0][0] == VERSION:
+                return  # by another process, while this one waited
+            damaged = upgrade(self._db)
+        self.notes.append(f"the library is now of version {VERSION}, which an older siglip does not read")
+        if damaged:
+            self.notes.append(f"{damaged} damaged rows of it were left out; the next `siglip index` reads them again")
+        self.pack()
 
     @contextmanager
     def _told(self) -> Generator[None, None, None]:
@@ -247,6 +187,17 @@ class Catalogue:
         """Move what is in the log into the main file, when no reader is in the way."""
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def pack(self) -> None:
+        """Give back the room between rows where much came or went since this was last done."""
+        pages, free = (self.rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count"))
+        if pages < _FEW_PAGES or max(pages - int(self.meta("packed") or 0), free) < pages / 5:
+            return
+        with suppress(OSError, LibraryError):  # it is only smaller afterwards, and wants room meanwhile
+            self.rows("VACUUM")
+            with self.writing():
+                self.set_meta("packed", str(self.rows("PRAGMA page_count")[0][0]))
+            self.checkpoint()
+
     def faults(self) -> list[str]:
         """What SQLite itself finds to be wrong with the file, its indexes among it."""
         return [fault for (fault,) in self.rows("PRAGMA integrity_check(10)") if fault != "ok"]
@@ -310,88 +261,134 @@ class Catalogue:
 
     def add_image(self, image: Image) -> int:
         """Insert or bring up to date one picture; return its id. Within `writing`."""
-        values = image.values()
-        names = ", ".join(_IMAGE.split(", ")[1:])
-        self.rows(
-            f"INSERT INTO image({names}, seal) VALUES ({'?,' * len(values)} ?) ON CONFLICT(digest, frame) DO UPDATE "
-            "SET seconds=excluded.seconds, format=excluded.format, width=excluded.width, height=excluded.height, "
-            "taken=excluded.taken, camera=excluded.camera, latitude=excluded.latitude, longitude=excluded.longitude, "
-            "error=excluded.error, seal=excluded.seal",
-            [*values, seal(*values)],
-        )
-        return self.rows("SELECT id FROM image WHERE digest = ? AND frame = ?", values[:2])[0][0]
+        digest, at = bytes.fromhex(image.digest), to_seconds(image.taken)
+        facts = (
+            image.frame, image.seconds, image.format, image.width, image.height, to_time(at), image.camera,
+            image.latitude, image.longitude, image.error,
+        )  # fmt: skip
+        found = self.rows(f"SELECT id FROM picture WHERE {_OF_DIGEST} AND frame = ?", (digest, digest, image.frame))
+        found = found or self.rows("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'image'")
+        ((number,),) = found
+        row = (
+            number, digest, self._word(image.format), image.width, image.height, at, self._word(image.camera),
+            image.latitude, image.longitude, image.error, seal(number, digest, *facts),
+        )  # fmt: skip
+        self.write("INSERT OR REPLACE INTO image VALUES (?,?,?,?,?,?,?,?,?,?,?)", [row])
+        if image.frame or image.seconds is not None:
+            self.write("INSERT OR REPLACE INTO still VALUES (?, ?, ?)", [(number, image.frame, image.seconds)])
+        return number
 
-    def add_files(self, files: Iterable[FileRow]) -> None:
+    def _word(self, text: str | None) -> int | None:
+        """The number by which a word is kept."""
+        if text is None:
+            return None
+        self.write("INSERT OR IGNORE INTO word(text) VALUES (?)", [(text,)])
+        return self.rows("SELECT id FROM word WHERE text = ?", (text,))[0][0]
+
+    def add_files(self, files: Sequence[FileRow]) -> None:
+        """Insert or bring up to date files, whose pictures are there already; within `writing`."""
+        ids = self.ids([file.digest for file in files])
+        places = self._places([file.path for file in files], new=True)
+        first = [min(ids.get(file.digest, [0])) for file in files]  # 0 is no picture: such a file is read again
+        self.write("DELETE FROM gone WHERE folder = ? AND name = ?", places)
         self.write(
-            "INSERT INTO file(path, size, mtime_ns, digest, missing_since, seal) VALUES (?,?,?,?,?,?) "
-            "ON CONFLICT(path) DO UPDATE SET size=excluded.size, mtime_ns=excluded.mtime_ns, digest=excluded.digest, "
-            "missing_since=excluded.missing_since, seal=excluded.seal",
-            [(*file, file.seal()) for file in files],
+            "INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?)",
+            [
+                (*place, file.size, file.mtime_ns, image, seal(file.path, file.size, file.mtime_ns, image))
+                for place, file, image in zip(places, files, first, strict=True)
+            ],
         )
 
-    def files_under(self, root: Path, undone: Iterable[bytes] = ()) -> tuple[Files, Files, Files]:
-        """Files below a folder, or the file itself: those there when last seen, those gone, and those there but undone.
-
-        The third are of the digests `undone`, which are in neither of the others.
-        """
-        statement = (
-            "SELECT path, size, mtime_ns FROM file WHERE missing_since IS {} AND (({p} >= ? AND {p} < ?) OR {p} = ?)"
+    def set_gone(self, paths: Sequence[bytes], since: float) -> None:
+        """Files that were there and are not any more; `since` is a time as of time.time(). Within `writing`."""
+        places = self._places(paths)
+        self.write(
+            f"INSERT OR REPLACE INTO gone SELECT {_FILE}, ? FROM file WHERE folder = ? AND name = ?",
+            [(since, *place) for place in places],
         )
-        place = below(root)
-        present = set(self.rows(statement.format("NULL", p="path"), place))
-        # few are gone, and looking through all costs less than going by the index, which + forbids
-        gone = set(self.rows(statement.format("NOT NULL", p="+path"), place))
-        without = set(self.rows_for("SELECT path, size, mtime_ns FROM file WHERE digest IN KEYS", [*undone]))
-        unread = present & without
-        present -= without
-        gone -= without
-        return present, gone, unread
+        self.write("DELETE FROM file WHERE folder = ? AND name = ?", places)
+
+    def set_back(self, paths: Sequence[bytes]) -> None:
+        """Files that were gone and are there again as they were; within `writing`."""
+        places = self._places(paths)
+        self.write(f"INSERT OR REPLACE INTO file SELECT {_FILE} FROM gone WHERE folder = ? AND name = ?", places)
+        self.write("DELETE FROM gone WHERE folder = ? AND name = ?", places)
+
+    def _places(self, paths: Sequence[bytes], *, new: bool = False) -> list[tuple[int, bytes]]:
+        """The number of its folder and its name for each path; folders that are not known are left out, or made."""
+        parts = [split(path) for path in paths]
+        folders = list({folder: None for folder, _ in parts})
+        if new:
+            self.write("INSERT OR IGNORE INTO folder(path) VALUES (?)", [(folder,) for folder in folders])
+        numbers: dict[bytes, int] = dict(self.rows_for("SELECT path, id FROM folder WHERE path IN KEYS", folders))
+        return [(numbers[folder], name) for folder, name in parts if folder in numbers]
+
+    def folders_under(self, root: Path) -> dict[bytes, int]:
+        """The folders of files at and below a folder, with their numbers."""
+        return dict(self.rows("SELECT path, id FROM folder WHERE path >= ? AND path < ?", below(root)[:2]))
+
+    def ids(self, digests: Iterable[bytes]) -> dict[bytes, list[int]]:
+        """The pictures of files with these digests: of a film all that are kept."""
+        wanted = set(digests)
+        starts = list({digest[:4] for digest in wanted})
+        found: dict[bytes, list[int]] = {}
+        for number, digest in self.rows_for(f"SELECT id, digest FROM image WHERE {_START} IN KEYS", starts):
+            if digest in wanted:
+                found.setdefault(digest, []).append(number)
+        return found
 
     def images(self, ids: Sequence[int]) -> tuple[dict[int, Image], int]:
         """The pictures of these ids, and how many of them are damaged and left out."""
         found: dict[int, Image] = {}
         damaged = 0
-        for number, digest, *rest, stored in self.rows_for(f"SELECT {_IMAGE}, seal FROM image WHERE id IN KEYS", ids):
-            if seal(digest, *rest) == stored:
-                found[number] = image_of(number, digest, *rest)
+        for number, digest, *rest, stored in self.rows_for(f"SELECT {_IMAGE}, seal FROM picture WHERE id IN KEYS", ids):
+            if seal(number, digest, *rest) == stored:
+                found[number] = _image_of(number, digest, *rest)
             else:
                 damaged += 1
         return found, damaged
 
     def paths(self, digests: Sequence[str]) -> tuple[dict[str, list[bytes]], int]:
         """Where each picture lies now, in the order of names, and how many rows are damaged and left out."""
-        keys = [bytes.fromhex(digest) for digest in digests]
-        statement = f"SELECT {_FILE}, seal FROM file WHERE missing_since IS NULL AND digest IN KEYS"
+        ids = self.ids(map(bytes.fromhex, digests))
+        digest_of = {number: digest.hex() for digest, numbers in ids.items() for number in numbers}
+        statement = (
+            "SELECT CAST(d.path || f.name AS BLOB), f.size, f.mtime_ns, f.image, f.seal FROM file f "
+            "LEFT JOIN folder d ON d.id = f.folder WHERE f.image IN KEYS"
+        )
         found: dict[str, list[bytes]] = {}
         damaged = 0
-        for path, size, mtime_ns, digest, stored in sorted(self.rows_for(statement, keys)):
-            if seal(path, size, mtime_ns, digest) == stored:
-                found.setdefault(digest.hex(), []).append(path)
+        for path, size, mtime_ns, image, stored in self.rows_for(statement, list(digest_of)):
+            if path is not None and seal(path, size, mtime_ns, image) == stored:
+                found.setdefault(digest_of[image], []).append(path)
             else:
                 damaged += 1
-        return found, damaged
+        return {digest: sorted(places) for digest, places in found.items()}, damaged
 
 
-def _empty() -> bytes:
-    """The file of a catalogue without rows. One that is there is whole: a kill never leaves a part of one."""
-    with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(f"{_SCHEMA} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION};")
-        return db.serialize()
+@contextmanager
+def alone(folder: Path) -> Generator[None, None, None]:
+    """One writer at a time; the system ends the lock with the process. Raises LibraryError if there is another."""
+    import fcntl  # there is none on Windows, where only this is missing
+
+    with (folder / _LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LibraryError(
+                f"{folder} is being written by another process; searching goes on, try this again when it is done"
+            ) from error
+        yield
 
 
-def image_of(number: int, digest: bytes, *rest: Any) -> Image:
+def _image_of(number: int, digest: bytes, *rest: Any) -> Image:
     """A picture from its columns."""
     return Image(id=number, digest=digest.hex(), **dict(zip(_IMAGE.split(", ")[2:], rest, strict=True)))
 
 
-def below(root: Path) -> tuple[bytes, bytes, bytes]:
-    """The range of paths below a folder: from, to (left out); and the folder's own path."""
-    path = os.fsencode(root)
-    separator = os.sep.encode()
-    prefix = path if path.endswith(separator) else path + separator
-    return prefix, prefix[:-1] + bytes([prefix[-1] + 1]), path
-
-
+_START = "substr(digest, 1, 4)"
+_OF_DIGEST = "substr(digest, 1, 4) = substr(?, 1, 4) AND digest = ?"
+_FILE = "folder, name, size, mtime_ns, image, seal"
 _STAMPS = ("application_id", "user_version")
 _REPAIR = (
     "`siglip library check` tells more. Nothing but the work of indexing is lost if you move the folder away and index "

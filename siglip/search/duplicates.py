@@ -17,8 +17,8 @@ import PIL.Image
 from jaxtyping import Float32
 
 from siglip.errors import InputError
-from siglip.search.catalogue import Image
 from siglip.search.library import Library
+from siglip.search.schema import Image
 from siglip.search.searching import Hit
 
 # how close vectors must be for a second look

@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from siglip.errors import InputError, LibraryError, UnreadableImage
-from siglip.search.catalogue import Space, seal
 from siglip.search.reading import read_file
+from siglip.search.schema import Space, seal
 from siglip.search.searching import Searcher
-from siglip.search.vectors import row_seal
 
 if TYPE_CHECKING:
     from siglip.embedder import Embedder
@@ -72,19 +71,14 @@ class Encoder:
 
     def picture(self, searcher: Searcher, path: str) -> tuple[str | None, Float32[np.ndarray, " dim"]]:
         """The digest of a picture file (None for a URL) and its vector. Raises UnreadableImage."""
-        space, vectors = searcher.state()
+        space = searcher.state()[0]
         if path.lower().startswith(("http://", "https://")):
             return None, self._embedded(space, path, path)
         row, data = read_file(str(Path(path).expanduser()))
         digest = row.digest.hex()
-        known = searcher.catalogue.rows(
-            "SELECT v.row, v.image, v.seal FROM vector v JOIN image i ON i.id = v.image "
-            "WHERE v.space = ? AND i.digest = ? ORDER BY i.frame LIMIT 1",
-            (space.id, row.digest),
-        )
-        for number, image, stored in known:
-            if number < len(vectors) and row_seal(image, vectors.array[number]) == stored:
-                return digest, vectors.take(np.array([number]))[0]
+        known = searcher.vector_of(row.digest)
+        if known is not None:
+            return digest, known
         name = f"sha256:{digest}"
         kept = self._kept(searcher, space, [name])
         if name not in kept:

@@ -19,14 +19,16 @@ from numpy.lib.format import write_array_header_1_0
 from siglip.embeddings import Embeddings, vector_files
 from siglip.errors import InputError, LibraryError, UnreadableImage, clip
 from siglip.files import replacing
-from siglip.search.catalogue import Catalogue, FileRow, Image, Space, seal
+from siglip.search.book import book_of
+from siglip.search.catalogue import Catalogue
 from siglip.search.encoder import Encoder
 from siglip.search.indexing import store
 from siglip.search.media import kind_of_media
 from siglip.search.reading import described, hash_file, read_file
+from siglip.search.schema import FURTHER, PICTURES, FileRow, Image, Space, seal
 from siglip.search.searching import Searcher
 from siglip.search.upkeep import target_space
-from siglip.search.vectors import row_seal
+from siglip.search.vectors import is_sound
 
 _FACTS = ("frame", "seconds", "format", "width", "height", "taken", "camera", "latitude", "longitude")
 _BATCH = 1_000
@@ -63,27 +65,33 @@ def export_vectors(searcher: Searcher, folder: Path) -> int:
             raise InputError(f"{target.parent} holds {others[0]}, which is not of this export; name a new folder")
     with searcher.catalogue.reading():
         space, vectors = searcher.state()
-        found = searcher.catalogue.rows(
-            f"SELECT v.row, v.image, v.seal, f.path, f.size, f.mtime_ns, f.seal, f.digest, "
-            f"{', '.join(f'i.{name}' for name in _FACTS)} "
-            "FROM vector v JOIN image i ON i.id = v.image JOIN file f ON f.digest = i.digest "
-            "WHERE v.space = ? AND v.row < ? AND f.missing_since IS NULL ORDER BY f.path, i.frame",
-            (space.id, len(vectors)),
-        )
+        book = searcher.book(space)[: len(vectors)]
+        row_of = {image: row for row, image in enumerate(book[:, 0].tolist()) if image}
+        columns = "f.path, f.size, f.mtime_ns, f.image, f.seal, i.id"
+        found = [
+            row
+            for row in searcher.catalogue.rows(
+                f"SELECT {columns}, i.frame FROM {PICTURES} UNION ALL SELECT {columns}, i.frame FROM {FURTHER} "
+                "ORDER BY 1, 7"
+            )
+            if row[5] in row_of
+        ]
+        images, _ = searcher.catalogue.images(list(dict.fromkeys(row[5] for row in found)))
     sound = [
-        (row, path, digest, facts)
-        for row, image, row_stored, path, size, mtime_ns, file_stored, digest, *facts in found
-        if row_seal(image, vectors.array[row]) == row_stored and seal(path, size, mtime_ns, digest) == file_stored
+        (row, path, images[image])
+        for path, size, mtime_ns, first, stored, image, _ in found
+        for row in [row_of[image]]
+        if image in images and is_sound(book[row], vectors.array[row]) and seal(path, size, mtime_ns, first) == stored
     ]
     if len(sound) < len(found):
         searcher.note(f"{len(found) - len(sound)} damaged rows are left out; `siglip library check` mends them")
-    paths = [path for _, path, _, _ in sound]
+    paths = [path for _, path, _ in sound]
     columns = {
         # a name that is not UTF-8 is readable here with its odd bytes as \x escapes, and exact in the next column
         "image_path": pa.array([path.decode("utf-8", "backslashreplace") for path in paths], pa.string()),
         "image_path_bytes": pa.array([None if _is_utf8(path) else path for path in paths], pa.binary()),
-        "digest": pa.array([digest.hex() for _, _, digest, _ in sound], pa.string()),
-        **{name: [facts[index] for *_, facts in sound] for index, name in enumerate(_FACTS)},
+        "digest": pa.array([image.digest for *_, image in sound], pa.string()),
+        **{name: [getattr(image, name) for *_, image in sound] for name in _FACTS},
         "model": pa.array([space.model] * len(sound), pa.string()),
         "fingerprint": pa.array([space.fingerprint] * len(sound), pa.string()),
     }
@@ -110,11 +118,11 @@ def import_vectors(
     space = target_space(catalogue, encoder)
     for part in parts:
         _check_model(part, space, encoder)
+    embedded = set(book_of(catalogue, space)[:, 0].tolist())
     known = {
         (digest, frame)
-        for digest, frame in catalogue.rows(
-            "SELECT i.digest, i.frame FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ?", (space.id,)
-        )
+        for image, digest, frame in catalogue.rows("SELECT id, digest, frame FROM picture")
+        if image in embedded
     }
     report = ImportReport()
     total = sum(len(part.rows) for part in parts)

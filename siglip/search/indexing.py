@@ -8,18 +8,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
-from siglip.errors import LibraryError, UnreadableImage
-from siglip.search.catalogue import Catalogue, FileRow, Image, Space, below
+from siglip.errors import UnreadableImage
+from siglip.search.book import book_of, forget_images, write_rows
+from siglip.search.catalogue import Catalogue
 from siglip.search.media import kind_of_media
 from siglip.search.reading import Picture, hash_file, pictures_in, pictures_of_media, read_file
+from siglip.search.schema import FileRow, Image, Space, below, split
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import append, row_seal
 from siglip.search.walk import Found, Walk
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from siglip.embedder import Embedder
 
 COMMIT_S = 30.0
-_LOCK = "lock"
+# name, size and time of change in nanoseconds of files in one folder
+Files = set[tuple[bytes, int, int]]
 _MOST_AHEAD_BYTES = 2**28  # of files read but not yet embedded: few large ones, or many small ones
 
 
@@ -49,21 +51,6 @@ class IndexReport:
     notes: list[str] = field(default_factory=list[str])
     dry_run: bool = False
     seconds: float = 0.0
-
-
-@contextmanager
-def alone(folder: Path) -> Generator[None, None, None]:
-    """One writer at a time; the system ends the lock with the process. Raises LibraryError if there is another."""
-    import fcntl  # there is none on Windows, where only this is missing
-
-    with (folder / _LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LibraryError(
-                f"{folder} is being written by another process; searching goes on, try this again when it is done"
-            ) from error
-        yield
 
 
 class Indexing:
@@ -90,7 +77,7 @@ class Indexing:
 
         `progress` is called with the files done and those to do.
         """
-        undone = digests_undone(self.catalogue, self.space.id)
+        undone = undone_in(self.catalogue, self.space)
         work: list[Found] = []
         back: list[bytes] = []
         gone: list[bytes] = []
@@ -107,10 +94,10 @@ class Indexing:
             now = time.time()
             with self.catalogue.writing():
                 # what is gone from one folder may be there in another one that was given too
-                self.catalogue.write("UPDATE file SET missing_since = ? WHERE path = ?", [(now, path) for path in gone])
-                self.catalogue.write("UPDATE file SET missing_since = NULL WHERE path = ?", [(path,) for path in back])
+                self.catalogue.set_gone(gone, now)
+                self.catalogue.set_back(back)
         if unique:
-            self._done = {digest for (digest,) in self.catalogue.rows("SELECT digest FROM image")} - undone
+            self._done = {digest for (digest,) in self.catalogue.rows("SELECT digest FROM image")} - undone.digests
             with self.catalogue.writing():
                 self._tell()
         for done, result in enumerate(self._read_ahead(unique), start=1):
@@ -214,11 +201,8 @@ def store(
         for image in broken:
             catalogue.add_image(image)
         ids = [catalogue.add_image(image) for image in images]
-        rows = enumerate(zip(ids, stored, strict=True), start=space.rows)
-        catalogue.write(
-            "INSERT INTO vector(space, row, image, seal) VALUES (?, ?, ?, ?)",
-            [(space.id, row, image, row_seal(image, vector)) for row, (image, vector) in rows],
-        )
+        sealed = [(image, row_seal(image, vector)) for image, vector in zip(ids, stored, strict=True)]
+        write_rows(catalogue, space.id, space.rows, np.array(sealed, np.uint32).reshape(-1, 2))
         catalogue.add_files(files)
         catalogue.update_space(grown)
     return grown
@@ -243,44 +227,101 @@ class Changes:
     gone: list[bytes]
 
 
-def digests_undone(catalogue: Catalogue, space: int) -> set[bytes]:
-    """Files whose pictures could have vectors in this space and have none; nearly always there are few."""
-    vector = "EXISTS (SELECT 1 FROM vector v WHERE v.image = i.id AND v.space = ?)"
-    lacking = catalogue.rows(
-        "SELECT i.digest FROM image i LEFT JOIN vector v ON v.image = i.id AND v.space = ? "
-        "WHERE v.image IS NULL AND i.error IS NULL",
-        (space,),
-    )
-    unknown = catalogue.rows("SELECT digest FROM file f WHERE NOT EXISTS (SELECT 1 FROM image WHERE digest = f.digest)")
-    # a film is done when one of its pictures is
-    digests = list({digest for (digest,) in lacking})
-    films = catalogue.rows_for(f"SELECT digest FROM image i WHERE {vector} AND digest IN KEYS", digests, (space,))
-    return {*digests, *(digest for (digest,) in unknown)} - {digest for (digest,) in films}
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What could have vectors in a space and has none: the digests of known pictures, and what files name as theirs."""
+
+    digests: set[bytes]
+    images: set[int]
+
+
+def undone_in(catalogue: Catalogue, space: Space | None) -> Undone:
+    """Nearly always there is nothing. A film is done when one of its pictures is."""
+    embedded = book_of(catalogue, space)[:, 0] if space is not None else np.zeros(0, np.int64)
+    known = _numbers(catalogue, "SELECT id FROM image WHERE error IS NULL")
+    broken = _numbers(catalogue, "SELECT id FROM image WHERE error IS NOT NULL")
+    lacking = np.setdiff1d(known, embedded)
+    done = np.concatenate([np.setdiff1d(known, lacking), broken])
+    images = set(np.setdiff1d(_numbers(catalogue, "SELECT DISTINCT image FROM file"), done).tolist())
+    digests = {row[0] for row in catalogue.rows_for("SELECT digest FROM image WHERE id IN KEYS", lacking.tolist())}
+    kept = catalogue.ids(digests)
+    films = {digest for digest, ids in kept.items() if np.isin(ids, embedded).any()}
+    for digest in films:
+        images.difference_update(kept[digest])
+    return Undone(digests - films, images)
+
+
+def _numbers(catalogue: Catalogue, statement: str) -> Int64[np.ndarray, " n"]:
+    found = catalogue.rows(statement)
+    return np.fromiter((number for (number,) in found), np.int64, len(found))
+
+
+class _Known:
+    """What the catalogue knows at and below a root; each folder, or the folder of a single file, is asked for once."""
+
+    def __init__(self, catalogue: Catalogue, root: Path, undone: Undone) -> None:
+        self._catalogue, self._undone = catalogue, undone
+        self._only: bytes | None = None
+        self.folders = catalogue.folders_under(root)
+        if not self.folders:
+            folder, self._only = split(os.fsencode(root))
+            self.folders = dict(catalogue.rows("SELECT path, id FROM folder WHERE path = ?", (folder,)))
+        self._with_gone = {number for (number,) in catalogue.rows("SELECT DISTINCT folder FROM gone")}
+
+    def files(self, folder: bytes) -> tuple[Files, Files, Files]:
+        """Name, size and time of the files there when last seen; of those gone; and of those there but undone.
+
+        Files that are undone are in neither of the others.
+        """
+        number = self.folders.pop(folder, None)
+        if number is None:
+            return set(), set(), set()
+        present = set(self._rows("SELECT name, size, mtime_ns FROM file WHERE folder = ?", number))
+        gone: Files = set()
+        unread: Files = set()
+        if number in self._with_gone:
+            rows = self._rows("SELECT name, size, mtime_ns, image FROM gone WHERE folder = ?", number)
+            gone = {row[:3] for row in rows if row[3] not in self._undone.images}
+        if self._undone.images:
+            rows = self._rows("SELECT name, size, mtime_ns, image FROM file WHERE folder = ?", number)
+            unread = {row[:3] for row in rows if row[3] in self._undone.images}
+        return present - unread if unread else present, gone, unread
+
+    def _rows(self, statement: str, number: int) -> list[tuple[Any, ...]]:
+        found = self._catalogue.rows(statement, (number,))
+        return found if self._only is None else [row for row in found if row[0] == self._only]
 
 
 def compare(
-    catalogue: Catalogue, root: Path, exclude: Sequence[str], undone: set[bytes], report: IndexReport
+    catalogue: Catalogue, root: Path, exclude: Sequence[str], undone: Undone, report: IndexReport
 ) -> Changes | None:
     """A folder as it is against the catalogue; None, and a note, where nothing may be concluded from it.
 
-    Nearly all files are as they were, so sets of (path, size, time) are compared, not one file after the other.
+    Nearly all files are as they were, so sets of (name, size, time) are compared, not one file after the other.
     """
-    known, missing, unread = catalogue.files_under(root, undone)
-    present = len(known) + len(unread)
+    known = _Known(catalogue, root, undone)
     walk = Walk(root, exclude)
-    changes = Changes([], [], [])
+    work: list[Found] = []
+    back: list[bytes] = []
+    lost: list[bytes] = []
     count = 0
-    for files in walk:
-        same = known.intersection(files)
-        known -= same
+    for folder, files in walk:
+        present, missing, unread = known.files(folder)
+        same = present.intersection(files)
         count += len(files)
         report.unchanged += len(same)
         if len(same) < len(files):
             for found in sorted(files):
                 if found in missing:
-                    changes.back.append(found[0])
+                    back.append(folder + found[0])
                 elif found not in same:
-                    changes.work.append(found)
+                    work.append((folder + found[0], *found[1:]))
+        if len(same) < len(present) + len(unread):
+            names = {name for name, _, _ in files}
+            lost += [folder + name for name, _, _ in (*present, *unread) if name not in names]
+    for folder in [*known.folders]:
+        present, _, unread = known.files(folder)
+        lost += [folder + name for name, _, _ in (*present, *unread)]
     walk.passed.warn(root)
     if walk.lacking:
         told = ", ".join(f"{number} {kind} files" for kind, number in walk.lacking.most_common())
@@ -289,10 +330,10 @@ def compare(
     report.failed.update(walk.failed)
     if str(root) in walk.failed:
         return None
-    if not count and present:
+    if not count and lost:
         what = "is empty" if root.exists() else "is not there"
         report.notes.append(
-            f"{root} {what}: its {present} pictures stay in the library, in case it is not mounted; "
+            f"{root} {what}: its {len(lost)} pictures stay in the library, in case it is not mounted; "
             f"`siglip library forget {root}` forgets them"
         )
         return None
@@ -300,10 +341,8 @@ def compare(
         report.failed[str(root)] = "no such file or folder"
         return None
     blind = [below(Path(folder)) for folder in walk.failed]
-    for path in {path for path, _, _ in (*known, *unread)} - {path for path, _, _ in changes.work}:
-        if not any(low <= path < high or path == itself for low, high, itself in blind):
-            changes.gone.append(path)
-    return changes
+    gone = [path for path in lost if not any(low <= path < high or path == it for low, high, it in blind)]
+    return Changes(work, back, gone)
 
 
 def forget_gone(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool, under: Path | None = None) -> int:
@@ -311,17 +350,34 @@ def forget_gone(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool, under: P
 
     Their vectors stay in the file as rows that nothing names.
     """
-    if under is None:
-        condition, values = "missing_since IS NOT NULL", ()
-    else:
-        condition, values = "((path >= ? AND path < ?) OR path = ?)", below(under)
-    orphans = f"SELECT id, digest FROM image WHERE digest NOT IN (SELECT digest FROM file WHERE NOT ({condition}))"
+    conditions: dict[str, tuple[str, tuple[bytes, ...]]] = {"gone": ("1", ())}
+    if under is not None:
+        conditions = dict.fromkeys(("file", "gone"), under_place(under))
+    kept = " UNION ".join(
+        f"SELECT image FROM {table} WHERE NOT {conditions.get(table, ('0',))[0]}" for table in ("file", "gone")
+    )
+    values = [value for table in ("file", "gone") for value in conditions.get(table, ("", ()))[1]]
     with catalogue.writing():
-        rows = catalogue.rows(orphans, values)
+        rows = catalogue.rows(f"SELECT id, digest FROM image WHERE id NOT IN ({kept})", values)
+        films = {
+            digest
+            for (digest,) in catalogue.rows(
+                f"SELECT i.digest FROM still s JOIN image i ON i.id = s.image WHERE i.id IN ({kept})", values
+            )
+        }
+        rows = [(number, digest) for number, digest in rows if digest not in films]
         if not dry_run:
-            catalogue.rows(f"DELETE FROM file WHERE {condition}", values)
-            catalogue.write("DELETE FROM vector WHERE image = ?", [(number,) for number, _ in rows])
-            catalogue.write("DELETE FROM image WHERE id = ?", [(number,) for number, _ in rows])
+            for table, (condition, these) in conditions.items():
+                catalogue.rows(f"DELETE FROM {table} WHERE {condition}", these)
+            catalogue.rows("DELETE FROM folder WHERE id NOT IN (SELECT folder FROM file UNION SELECT folder FROM gone)")
+            forget_images(catalogue, [number for number, _ in rows])
     if not dry_run:
         thumbs.forget(digest.hex() for _, digest in rows)
     return len(rows)
+
+
+def under_place(place: Path) -> tuple[str, tuple[bytes, ...]]:
+    """A condition on `file` or `gone`: at or below a folder, or the file itself; and its values."""
+    within = "folder IN (SELECT id FROM folder WHERE path >= ? AND path < ?)"
+    itself = "(folder = (SELECT id FROM folder WHERE path = ?) AND name = ?)"
+    return f"({within} OR {itself})", (*below(place)[:2], *split(os.fsencode(place)))

@@ -13,12 +13,14 @@ from jaxtyping import Float32, Int64
 
 from siglip.errors import InputError, LibraryError, UnreadableImage
 from siglip.pictures import cores
-from siglip.search.catalogue import Catalogue, Space
+from siglip.search.book import book_of, images_there
+from siglip.search.catalogue import Catalogue, alone
 from siglip.search.encoder import Encoder
 from siglip.search.exchange import ImportReport, export_vectors, import_vectors
-from siglip.search.indexing import Indexing, IndexReport, alone, compare, digests_undone, forget_gone
+from siglip.search.indexing import Indexing, IndexReport, compare, forget_gone, under_place, undone_in
 from siglip.search.query import Term, combined, parse_query
 from siglip.search.reading import thumbnail_of
+from siglip.search.schema import PICTURES, Space
 from siglip.search.searching import Hit, Searcher, by_date
 from siglip.search.thumbs import Thumbs
 from siglip.search.upkeep import (
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from siglip.embedder import Embedder
 
 StrPath = str | Path
+_FILES = ("file", "gone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,16 +148,8 @@ class Library:
         """For each row of `vectors` the id of its picture, -1 where that was forgotten or no file of it is there."""
         with self.catalogue.reading():
             space, vectors = self.searcher.state()
-            rows = self.catalogue.rows(
-                "SELECT v.row, v.image FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND EXISTS "
-                "(SELECT 1 FROM file f WHERE f.digest = i.digest AND f.missing_since IS NULL)",
-                (space.id,),
-            )
-        ids = np.full(len(vectors), -1, np.int64)
-        for row, image in rows:
-            if row < len(ids):
-                ids[row] = image
-        return ids
+            ids = self.searcher.book(space)[:, 0][: len(vectors)].astype(np.int64)
+            return np.where(np.isin(ids, images_there(self.catalogue)), ids, -1)
 
     def embedder(self) -> "Embedder":
         """The model, loaded now if it was not."""
@@ -186,6 +181,7 @@ class Library:
                 if prune:
                     report.forgotten = forget_gone(catalogue, self.thumbs, dry_run=False)
                     compact(catalogue)
+                catalogue.pack()
                 catalogue.checkpoint()
         report.seconds = monotonic() - started
         return report
@@ -216,7 +212,7 @@ class Library:
     def _compare(self, roots: Iterable[StrPath], exclude: Sequence[str] | None) -> IndexReport:
         report = IndexReport(dry_run=True)
         space = self.catalogue.active_space()
-        undone = digests_undone(self.catalogue, space.id if space else 0)
+        undone = undone_in(self.catalogue, space)
         for root, patterns in _roots(self.catalogue, roots, exclude).items():
             changes = compare(self.catalogue, root, patterns, undone, report)
             if changes is not None:
@@ -242,9 +238,9 @@ class Library:
         """Counts, roots and sizes."""
         catalogue = self.catalogue
         space = catalogue.active_space()
-        files, gone = catalogue.rows("SELECT count(*) - count(missing_since), count(missing_since) FROM file")[0]
+        files, gone = (catalogue.rows(f"SELECT count(*) FROM {table}")[0][0] for table in _FILES)
         ((broken,),) = catalogue.rows("SELECT count(*) FROM image WHERE error IS NOT NULL")
-        ((pictures,),) = catalogue.rows("SELECT count(*) FROM vector WHERE space = ?", (space.id if space else 0,))
+        pictures = int(np.count_nonzero(book_of(catalogue, space)[:, 0])) if space else 0
         return Status(
             folder=str(self.folder),
             model=space.model if space else None,
@@ -262,10 +258,7 @@ class Library:
 
     def broken(self) -> dict[str, str]:
         """Files that could not be decoded, and why; they are tried again when they change."""
-        rows = self.catalogue.rows(
-            "SELECT f.path, i.error FROM image i JOIN file f ON f.digest = i.digest WHERE i.error IS NOT NULL "
-            "AND f.missing_since IS NULL ORDER BY f.path"
-        )
+        rows = self.catalogue.rows(f"SELECT f.path, i.error FROM {PICTURES} WHERE i.error IS NOT NULL ORDER BY f.path")
         return {os.fsdecode(path): error for path, error in rows}
 
     def check(self, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
@@ -286,7 +279,11 @@ class Library:
         place = Path(folder).expanduser().absolute()
         with alone(self.folder):
             known = place in self.catalogue.roots()
-            if not known and not any(self.catalogue.files_under(place)):
+            condition, values = under_place(place)
+            listed = (
+                self.catalogue.rows(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1", values) for table in _FILES
+            )
+            if not known and not any(listed):
                 raise InputError(f"the library knows nothing of {place}; its folders are {_listed(self.catalogue)}")
             count = forget_gone(self.catalogue, self.thumbs, dry_run=dry_run, under=place)
             if not dry_run:

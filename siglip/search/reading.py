@@ -15,8 +15,8 @@ from PIL import Image as Pillow
 
 from siglip.config import ImageSettings
 from siglip.errors import UnreadableImage
-from siglip.search.catalogue import FileRow, Image
 from siglip.search.media import kind_of_media, stills
+from siglip.search.schema import FileRow, Image
 
 if TYPE_CHECKING:
     from siglip.processing.colour import Plain

@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from siglip.errors import LibraryError
-from siglip.search.catalogue import Catalogue, Image, Space
+from siglip.search.book import Book, book_of, rows_of
+from siglip.search.catalogue import Catalogue
 from siglip.search.null import SURE
-from siglip.search.vectors import EXACT_ROWS, Vectors, load_codes, row_seal
+from siglip.search.schema import FURTHER, PICTURES, Image, Space
+from siglip.search.vectors import EXACT_ROWS, Vectors, is_sound, load_codes
 from siglip.search.where import Where
 
 
@@ -48,9 +50,10 @@ class Searcher:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self.notes: list[str] = []
+        self.notes = [*catalogue.notes]
         self._folder = catalogue.path.parent
         self._state: tuple[Space, Vectors] | None = None
+        self._book: tuple[object, Book] = (None, np.zeros((0, 2), np.uint32))
         self._filtered: tuple[object, Int64[np.ndarray, " rows"]] = (None, np.zeros(0, np.int64))
 
     def state(self) -> tuple[Space, Vectors]:
@@ -87,8 +90,8 @@ class Searcher:
         if first and self.catalogue.faults():
             self.note(f"{self.catalogue.path} is damaged: pictures may be missing; `siglip library check` mends it, or "
                       "tells what to do")  # fmt: skip
-        rows = self.catalogue.rows("SELECT row, image, seal FROM vector WHERE space = ?", (space.id,))
-        bad = sum(row < len(vectors) and row_seal(image, vectors.array[row]) != stored for row, image, stored in rows)
+        book = self.book(space)[: len(vectors)]
+        bad = sum(not is_sound(book[row], vectors.array[row]) for row in np.flatnonzero(book[:, 0]).tolist())
         if bad:
             self.note(_damaged(bad, "vectors"))
 
@@ -97,16 +100,39 @@ class Searcher:
         if text not in self.notes:
             self.notes.append(text)
 
+    def book(self, space: Space) -> Book:
+        """Whose each row is; kept until the catalogue changes."""
+        asked = space.id, space.rows, self.catalogue.version()
+        if self._book[0] != asked:
+            self._book = asked, book_of(self.catalogue, space)
+        return self._book[1]
+
+    def vector_of(self, digest: bytes) -> Float32[np.ndarray, " dim"] | None:
+        """That of a picture, of a film the first that has one; None where there is none that is sound."""
+        with self.catalogue.reading():
+            space, vectors = self.state()
+            book = self.book(space)[: len(vectors)]
+            images, _ = self.catalogue.images(self.catalogue.ids([digest]).get(digest, []))
+            for image in sorted(images.values(), key=lambda image: image.frame):
+                for row in rows_of(book, [image.id]).tolist():
+                    if is_sound(book[row], vectors.array[row]):
+                        return vectors.take(np.array([row]))[0]
+        return None
+
     def rows_where(self, space: Space, where: Where) -> Int64[np.ndarray, " rows"]:
         """Rows of pictures with a file for which the filter holds, ascending; kept until the catalogue changes."""
         asked = space.id, where, self.catalogue.version()
         if self._filtered[0] != asked:
             found = self.catalogue.rows(
-                "SELECT DISTINCT v.row FROM file f JOIN image i ON i.digest = f.digest "
-                f"JOIN vector v ON v.image = i.id AND v.space = ? WHERE f.missing_since IS NULL AND ({where.sql})",
-                (space.id, *where.values),
+                " UNION ALL ".join(f"SELECT i.id FROM {files} WHERE {where.sql}" for files in (PICTURES, FURTHER)),
+                where.values * 2,
             )
-            self._filtered = asked, np.sort(np.fromiter((row[0] for row in found), np.int64, len(found)))
+            images = self.book(space)[:, 0]
+            kept = np.zeros(1 + int(images.max(initial=0)), bool)
+            ids = np.fromiter((row[0] for row in found), np.int64, len(found))
+            kept[ids[ids < len(kept)]] = True
+            kept[0] = False
+            self._filtered = asked, np.flatnonzero(kept[images])
         return self._filtered[1]
 
     def hits(
@@ -138,9 +164,9 @@ class Searcher:
         """The vectors of hits by the id of their picture; one that was forgotten since has none."""
         with self.catalogue.reading():
             space, vectors = self.state()
-            statement = "SELECT image, row FROM vector WHERE space = ? AND image IN KEYS"
-            found = self.catalogue.rows_for(statement, [hit.image.id for hit in hits], (space.id,))
-        return {image: vectors.take(np.array([row]))[0] for image, row in found if row < len(vectors)}
+            book = self.book(space)[: len(vectors)]
+            rows = rows_of(book, [hit.image.id for hit in hits])
+        return dict(zip(book[:, 0][rows].tolist(), vectors.take(rows), strict=True))
 
     def _named(
         self, space: Space, vectors: Vectors, rows: Int64[np.ndarray, " n"], scores: Float32[np.ndarray, " n"],
@@ -148,12 +174,9 @@ class Searcher:
     ) -> list[Hit]:  # fmt: skip
         """Hits of these rows, in their order; rows that nothing names any more and damaged ones are left out."""
         with self.catalogue.reading():
-            named = self.catalogue.rows_for(
-                "SELECT row, image, seal FROM vector WHERE space = ? AND row IN KEYS", rows.tolist(), (space.id,)
-            )
-            sound = {
-                row: image for row, image, stored in named if row_seal(image, vectors.array[row]) == stored
-            }  # fmt: skip
+            book = self.book(space)
+            named = [row for row in rows.tolist() if book[row, 0]]
+            sound = {row: int(book[row, 0]) for row in named if is_sound(book[row], vectors.array[row])}
             images, bad_images = self.catalogue.images(list(sound.values()))
             paths, bad_files = self.catalogue.paths([image.digest for image in images.values()])
         if bad := len(named) - len(sound) + bad_images + bad_files:

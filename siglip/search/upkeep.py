@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float16
 
-from siglip.search.catalogue import Catalogue, Space, seal
+from siglip.search.book import book_of, forget_images, images_there, unname_rows, write_rows
+from siglip.search.catalogue import Catalogue
 from siglip.search.encoder import Encoder
 from siglip.search.null import Gumbel, Null, fit_null, names_of_things
+from siglip.search.schema import Space, seal
 from siglip.search.searching import Searcher, codes_file
 from siglip.search.thumbs import Thumbs
 from siglip.search.vectors import (
@@ -23,6 +25,7 @@ from siglip.search.vectors import (
     enough_rescored,
     has_engine,
     is_as_written,
+    is_sound,
     load_codes,
     row_seal,
 )
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
 _PROBES = 200
 _DEAD_SHARE = 0.2
 _ROWS_AT_ONCE = 8192
-_SEALS = "SELECT row, image, seal FROM vector WHERE space = ? AND row >= ? AND row < ?"
 
 
 def target_space(catalogue: Catalogue, encoder: Encoder) -> Space:
@@ -58,12 +60,8 @@ def switch_space(catalogue: Catalogue, space: Space) -> list[str]:
     if active is not None and active.id == space.id:
         return []
     if active is not None:
-        ((lacking,),) = catalogue.rows(
-            "SELECT count(*) FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND EXISTS (SELECT 1 "
-            "FROM file f WHERE f.digest = i.digest AND f.missing_since IS NULL) AND NOT EXISTS "
-            "(SELECT 1 FROM vector w WHERE w.image = v.image AND w.space = ?)",
-            (active.id, space.id),
-        )
+        old, new = (book_of(catalogue, one)[:, 0] for one in (active, space))
+        lacking = int(np.isin(np.setdiff1d(old, new), images_there(catalogue)).sum())
         if lacking:
             return [
                 f"{active.model} keeps answering: {lacking} of its pictures are not embedded with {space.model} yet; "
@@ -80,11 +78,11 @@ def settle(catalogue: Catalogue) -> list[str]:
     for space in catalogue.spaces():
         held = len(Vectors(_file(catalogue, space), space.dim, space.rows))
         if held < space.rows:
+            lost = held + np.flatnonzero(book_of(catalogue, space)[:, 0][held:])
             with catalogue.writing():
-                lost = catalogue.rows("SELECT count(*) FROM vector WHERE space = ? AND row >= ?", (space.id, held))
-                catalogue.rows("DELETE FROM vector WHERE space = ? AND row >= ?", (space.id, held))
+                unname_rows(catalogue, space, lost)
                 catalogue.update_space(replace(space, rows=held, codes_rows=0, codes_crc=0))
-            notes.append(f"{space.vectors} was cut short; {lost[0][0]} pictures are embedded again")
+            notes.append(f"{space.vectors} was cut short; {len(lost)} pictures are embedded again")
     return notes
 
 
@@ -121,12 +119,18 @@ def check(catalogue: Catalogue, thumbs: Thumbs, *, dry_run: bool) -> tuple[list[
 
 def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
     """Files and pictures whose seals do not fit are forgotten; the next indexing reads them again."""
-    files = [
-        (number,)
-        for number, *row, stored in catalogue.rows("SELECT id, path, size, mtime_ns, digest, seal FROM file")
-        if seal(*row) != stored
-    ]
-    images = [(row[0],) for row in catalogue.rows("SELECT * FROM image") if seal(*row[1:-1]) != row[-1]]
+    files = {
+        table: [
+            (folder, name)
+            for folder, name, *row, stored in catalogue.rows(
+                "SELECT f.folder, f.name, CAST(d.path || f.name AS BLOB), f.size, f.mtime_ns, f.image, f.seal "
+                f"FROM {table} f LEFT JOIN folder d ON d.id = f.folder"
+            )
+            if seal(*row) != stored
+        ]
+        for table in ("file", "gone")
+    }
+    images = [row[0] for row in catalogue.rows("SELECT * FROM picture") if seal(*row[:-1]) != row[-1]]
     queries = [
         (space, text)
         for space, text, vector, stored in catalogue.rows("SELECT space, text, vector, seal FROM query")
@@ -136,15 +140,16 @@ def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
         [(row[0],) for row in catalogue.rows(f"SELECT * FROM {table}") if seal(*row[:-1]) != row[-1]]
         for table in ("meta", "root")
     )
-    if (files or images or queries or meta or roots) and not dry_run:
+    if (any(files.values()) or images or queries or meta or roots) and not dry_run:
         with catalogue.writing():
-            catalogue.write("DELETE FROM file WHERE id = ?", files)
-            catalogue.write("DELETE FROM vector WHERE image = ?", images)
-            catalogue.write("DELETE FROM image WHERE id = ?", images)
+            for table, bad in files.items():
+                catalogue.write(f"DELETE FROM {table} WHERE folder = ? AND name = ?", bad)
+            forget_images(catalogue, images)
             catalogue.write("DELETE FROM query WHERE space = ? AND text = ?", queries)
             catalogue.write("DELETE FROM meta WHERE key = ?", meta)
             catalogue.write("DELETE FROM root WHERE path = ?", roots)
-    told = {"files": files, "pictures": images, "kept queries": queries, "what was measured": meta}
+    all_files = [bad for table in files.values() for bad in table]
+    told = {"files": all_files, "pictures": images, "kept queries": queries, "what was measured": meta}
     again = "forgotten; the next `siglip index` reads them again"
     mended = [f"{len(rows)} damaged rows of {what} in the catalogue; {again}" for what, rows in told.items() if rows]
     if roots:
@@ -154,19 +159,17 @@ def _check_rows(catalogue: Catalogue, dry_run: bool) -> list[str]:
 
 def _check_vectors(catalogue: Catalogue, space: Space, dry_run: bool) -> list[str]:
     vectors = Vectors(_file(catalogue, space), space.dim, space.rows)
-    bad: list[tuple[int, int]] = []
-    for start in range(0, space.rows, _ROWS_AT_ONCE):
-        rows = catalogue.rows(_SEALS, (space.id, start, start + _ROWS_AT_ONCE))
-        bad += [
-            (space.id, row)
-            for row, image, stored in rows
-            if row >= len(vectors) or row_seal(image, vectors.array[row]) != stored
-        ]
+    book = book_of(catalogue, space)
+    bad = [
+        row
+        for row in np.flatnonzero(book[:, 0]).tolist()
+        if row >= len(vectors) or not is_sound(book[row], vectors.array[row])
+    ]
     if not bad:
         return []
     if not dry_run:
         with catalogue.writing():
-            catalogue.write("DELETE FROM vector WHERE space = ? AND row = ?", bad)
+            unname_rows(catalogue, space, np.array(bad))
     return [f"{len(bad)} damaged vectors of {space.model}; the next `siglip index` embeds those pictures again"]
 
 
@@ -203,10 +206,11 @@ def compact(catalogue: Catalogue) -> None:
     if active is None:
         return
     with catalogue.writing():
-        for table in ("vector", "query"):
+        for table in ("block", "query"):
             catalogue.rows(f"DELETE FROM {table} WHERE space != ?", (active.id,))
         catalogue.rows("DELETE FROM space WHERE id != ?", (active.id,))
-    rows = catalogue.rows("SELECT row, image FROM vector WHERE space = ? ORDER BY row", (active.id,))
+    book = book_of(catalogue, active)
+    rows = np.flatnonzero(book[:, 0])
     if len(rows) >= (1 - _DEAD_SHARE) * active.rows:
         sweep(catalogue)
         return
@@ -215,20 +219,18 @@ def compact(catalogue: Catalogue) -> None:
     name = f"vectors-{active.id}-{number}.f16"
     path = catalogue.path.with_name(name)
     path.unlink(missing_ok=True)
-    new: list[tuple[int, int, int, int]] = []
+    new: list[tuple[int, int]] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         block = rows[start : start + _ROWS_AT_ONCE]
-        kept = old.array[[row for row, _ in block]]
+        kept = old.array[block]
         append(path, start, kept.astype(np.float32))
-        new += [
-            (active.id, start + index, image, row_seal(image, kept[index])) for index, (_, image) in enumerate(block)
-        ]
-    if not rows:
+        new += [(int(image), row_seal(int(image), row)) for image, row in zip(book[:, 0][block], kept, strict=True)]
+    if not new:
         path.touch()
     space = replace(active, vectors=name, rows=len(new), codes_rows=0, codes_crc=0, rescored=RESCORED)
     with catalogue.writing():
-        catalogue.rows("DELETE FROM vector WHERE space = ?", (active.id,))
-        catalogue.write("INSERT INTO vector(space, row, image, seal) VALUES (?, ?, ?, ?)", new)
+        catalogue.rows("DELETE FROM block WHERE space = ?", (active.id,))
+        write_rows(catalogue, active.id, 0, np.array(new, np.uint32).reshape(-1, 2))
         catalogue.update_space(space)
     sweep(catalogue)
     refresh_codes(catalogue, space, None)
@@ -264,9 +266,11 @@ def measure_absence(catalogue: Catalogue, encoder: Encoder) -> None:
 
 def _sound(catalogue: Catalogue, space: Space, vectors: Vectors) -> Iterator[Float16[np.ndarray, "_ dim"]]:
     """The rows that belong to pictures and are not damaged, in blocks."""
+    book = book_of(catalogue, space)[: len(vectors)]
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        rows = catalogue.rows(_SEALS, (space.id, start, min(start + _ROWS_AT_ONCE, len(vectors))))
-        yield vectors.array[[row for row, image, stored in rows if row_seal(image, vectors.array[row]) == stored]]
+        block = book[start : start + _ROWS_AT_ONCE]
+        named = np.flatnonzero(block[:, 0]).tolist()
+        yield vectors.array[[start + row for row in named if is_sound(block[row], vectors.array[start + row])]]
 
 
 def absence(catalogue: Catalogue, space: Space, *, least_rows: int = 0) -> Null | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float16, Float32, Int64, UInt32
 
 from siglip.files import named_in_errors, replacing
 
@@ -45,6 +45,11 @@ def append(path: Path, rows: int, vectors: Float32[np.ndarray, "n dim"]) -> Floa
 def row_seal(image: int, row: Float16[np.ndarray, " dim"]) -> int:
     """A CRC over a stored row and the id of the picture it belongs to."""
     return zlib.crc32(row.tobytes(), image & 0xFFFFFFFF)
+
+
+def is_sound(told: UInt32[np.ndarray, "2"], row: Float16[np.ndarray, " dim"]) -> bool:
+    """Whether a stored row is the one that was sealed for a picture; `told` is the picture's id and the seal."""
+    return row_seal(int(told[0]), row) == int(told[1])
 
 
 class Vectors:

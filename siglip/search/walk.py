@@ -10,27 +10,25 @@ from pathlib import Path
 
 from siglip.pictures import IMAGE_SUFFIXES, RAW_SUFFIXES, PassedOver
 from siglip.search.media import FILM_SUFFIXES, can_read, kind_of_media
+from siglip.search.schema import below, split
 
-# a picture file: its path, as bytes from the system to the catalogue, its size, and its time of change in nanoseconds
+# a picture file: its path (or in a folder its name), as bytes from the system to the catalogue, its size, and its time
+# of change in nanoseconds
 Found = tuple[bytes, int, int]
-_SUFFIXES = frozenset(
-    map(
-        str.encode,
-        IMAGE_SUFFIXES
-        | (FILM_SUFFIXES if can_read("film") else frozenset())
-        | (RAW_SUFFIXES if can_read("camera raw") else frozenset()),
-    )
+_SUFFIXES = (
+    IMAGE_SUFFIXES
+    | (FILM_SUFFIXES if can_read("film") else frozenset())
+    | (RAW_SUFFIXES if can_read("camera raw") else frozenset())
 )
 # folders that systems and programs keep for themselves; hidden ones start with a dot and are left out anyway
-_SYSTEM = frozenset(
-    (b"$RECYCLE.BIN", b"System Volume Information", b"lost+found", b"@eaDir", b"__MACOSX", b"Thumbs.db")
-)
+_SYSTEM = frozenset(("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "__MACOSX", "Thumbs.db"))
 
 
 @dataclass(slots=True)
 class Walk:
-    """Files below `root`, a folder at a time; iterate once, then `failed` says which folders or files could not be
-    read, and why, `passed` counts pictures of other kinds, `lacking` those that need libraries that are not installed.
+    """Folders at and below `root`, each with a separator at its end and the files in it by name; of a file its folder
+    with it alone. Iterate once, then `failed` says which folders or files could not be read, and why, `passed` counts
+    pictures of other kinds, `lacking` those that need libraries that are not installed.
 
     Hidden and system files are left out, as is what matches one of the `exclude` patterns by its name or by its path
     below the root. Links are followed, each folder is entered once; folders come in a stable order.
@@ -42,61 +40,76 @@ class Walk:
     passed: PassedOver = field(default_factory=PassedOver)
     lacking: Counter[str] = field(default_factory=Counter[str])
 
-    def __iter__(self) -> Generator[list[Found], None, None]:
-        """The files of one folder after the other."""
+    def __iter__(self) -> Generator[tuple[bytes, list[Found]], None, None]:
+        """One folder after the other."""
+        root = os.fsencode(self.root)
         try:
-            folder = stat.S_ISDIR(self.root.stat().st_mode)
+            is_folder = stat.S_ISDIR(self.root.stat().st_mode)
         except OSError as error:
-            self._tell(os.fsencode(self.root), error)
+            self._tell(root, error)
             return
-        if not folder:
-            yield list(self._file(os.fsencode(self.root)))
+        if not is_folder:
+            folder, name = split(root)
+            yield folder, [(name, *found) for found in self._stated(root)]
             return
         entered: set[tuple[int, int]] = set()
         # linked folders come last, so that a picture is met by its real path first
-        waiting, linked = [os.fsencode(self.root)], deque[bytes]()
+        waiting, linked = [below(self.root)[0]], deque[bytes]()
         while waiting or linked:
             folder = waiting.pop() if waiting else linked.popleft()
             inner: list[bytes] = []
             linked_here: list[bytes] = []
             try:
-                status = os.stat(folder)  # noqa: PTH116 (a Path a file doubles the walk's time)
-                if (status.st_dev, status.st_ino) in entered:
-                    continue
-                entered.add((status.st_dev, status.st_ino))
-                with os.scandir(folder) as entries:
-                    found = list(self._looked_at(entries, inner, linked_here))
+                opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    status = os.fstat(opened)
+                    if (status.st_dev, status.st_ino) in entered:
+                        continue
+                    entered.add((status.st_dev, status.st_ino))
+                    with os.scandir(opened) as entries:
+                        found = self._looked_at(folder, entries, inner, linked_here)
+                finally:
+                    os.close(opened)
             except OSError as error:
-                self.failed[os.fsdecode(folder)] = error.strerror or str(error)
+                self.failed[os.fsdecode(folder[:-1] or folder)] = error.strerror or str(error)
                 continue
-            yield found
+            yield folder, found
             waiting += sorted(inner, reverse=True)
             linked += sorted(linked_here)
 
     def _looked_at(
-        self, entries: Iterable[os.DirEntry[bytes]], inner: list[bytes], linked: list[bytes]
-    ) -> Generator[Found, None, None]:
-        """The files of a folder; folders in it go to `inner` and `linked`."""
+        self, folder: bytes, entries: Iterable[os.DirEntry[str]], inner: list[bytes], linked: list[bytes]
+    ) -> list[Found]:
+        """The files of a folder; folders in it go to `inner` and `linked`.
+
+        Names are looked up in the open folder, not by their whole path, which takes the system a third longer.
+        """
+        found: list[Found] = []
         for entry in entries:
             name = entry.name
-            if name.startswith(b".") or name in _SYSTEM or (self.exclude and self._excluded(entry)):
+            if name[0] == "." or name in _SYSTEM or (self.exclude and self._excluded(folder, name)):
                 continue
-            if name[name.rfind(b".") :].lower() in _SUFFIXES and entry.is_file(follow_symlinks=False):
+            suffix = name[name.rfind(".") :]
+            if (suffix in _SUFFIXES or suffix.lower() in _SUFFIXES) and entry.is_file(follow_symlinks=False):
                 try:  # nearly all of a large tree comes by here
-                    status = entry.stat()
-                    yield entry.path, status.st_size, status.st_mtime_ns
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((os.fsencode(name), status.st_size, status.st_mtime_ns))
                 except OSError as error:
-                    self._tell(entry.path, error)
-            elif entry.is_dir(follow_symlinks=False):
-                inner.append(entry.path)
-            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (is_dir raises where links loop)
-                linked.append(entry.path)
+                    self._tell(folder + os.fsencode(name), error)
+                continue
+            path = folder + os.fsencode(name)
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(path + _SEPARATOR)
+            elif entry.is_symlink() and os.path.isdir(path):  # noqa: PTH112 (is_dir raises where links loop)
+                linked.append(path + _SEPARATOR)
             else:
-                yield from self._file(entry.path)
+                found += [(os.fsencode(name), *seen) for seen in self._stated(path)]
+        return found
 
-    def _file(self, path: bytes) -> Generator[Found, None, None]:
-        if os.path.splitext(path)[1].lower() not in _SUFFIXES:  # noqa: PTH122
-            name = os.fsdecode(path)
+    def _stated(self, path: bytes) -> Generator[tuple[int, int], None, None]:
+        """Size and time of a picture file, or nothing."""
+        name = os.fsdecode(path)
+        if os.path.splitext(name)[1].lower() not in _SUFFIXES:  # noqa: PTH122
             kind = kind_of_media(name)
             if kind is None:
                 self.passed.add(Path(name))
@@ -104,17 +117,20 @@ class Walk:
                 self.lacking[kind] += 1
             return
         try:
-            status = os.stat(path)  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116 (paths are bytes here)
         except OSError as error:
             self._tell(path, error)
             return
         if stat.S_ISREG(status.st_mode):
-            yield path, status.st_size, status.st_mtime_ns
+            yield status.st_size, status.st_mtime_ns
 
     def _tell(self, path: bytes, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # a broken link, or gone since its name was read
             self.failed[os.fsdecode(path)] = error.strerror or str(error)
 
-    def _excluded(self, entry: os.DirEntry[bytes]) -> bool:
-        name, relative = os.fsdecode(entry.name), os.path.relpath(os.fsdecode(entry.path), self.root)
+    def _excluded(self, folder: bytes, name: str) -> bool:
+        relative = os.path.relpath(os.fsdecode(folder) + name, self.root)
         return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(relative, pattern) for pattern in self.exclude)
+
+
+_SEPARATOR = os.sep.encode()

@@ -13,8 +13,7 @@ _DAY = "strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, 'unixepoch', 'loc
 # name -> (SQL, what its values are)
 COLUMNS = {
     "path": ("CAST(f.path AS TEXT)", "text"),
-    "name": ("replace(CAST(f.path AS TEXT), rtrim(CAST(f.path AS TEXT), replace(CAST(f.path AS TEXT), '/', '')), '')",
-             "text"),
+    "name": ("CAST(f.name AS TEXT)", "text"),
     "size": ("f.size", "number"),
     "modified": (_DAY, "time"),
     "taken": ("i.taken", "time"),

@@ -98,15 +98,9 @@ class Finding:
 
     def _similar(self, body: SearchRequest, digest: str) -> list[Hit]:
         library, condition = self.library, condition_of(body.where)
-        with library.catalogue.reading():
-            rows = library.catalogue.rows(
-                "SELECT v.row FROM vector v JOIN image i ON i.id = v.image WHERE v.space = ? AND i.digest = ? "
-                "ORDER BY i.frame LIMIT 1",
-                (library.space.id, bytes.fromhex(digest)),
-            )
-            if not rows or rows[0][0] >= len(library.vectors):
-                raise BadRequest("no picture has this id", "similar_to", status=404, code="not_found")
-            vector = library.vectors.take(np.array([rows[0][0]]))[0]
+        vector = library.searcher.vector_of(bytes.fromhex(digest))
+        if vector is None:
+            raise BadRequest("no picture has this id", "similar_to", status=404, code="not_found")
         hits = library.searcher.hits(
             vector, body.top * body.page, where=condition, least=body.min_probability, without=digest
         )[body.top * (body.page - 1) :]

@@ -94,7 +94,7 @@ def test_what_the_catalogue_says_of_the_model_of_files_and_of_absence_is_sealed(
         before = [hit.confidence for hit in library.search("blocks", top=50)]
     with sqlite3.connect(folder / "catalogue.db") as damaged:
         damaged.execute("UPDATE meta SET value = replace(value, '0.1', '0.5') WHERE key = 'null-1'")
-        damaged.execute("UPDATE file SET size = size + 65536 WHERE id = 1")
+        damaged.execute("UPDATE file SET size = size + 65536 WHERE image = 1")
     damaged.close()
     with make() as library:
         found = library.search("blocks", top=50)
@@ -116,12 +116,12 @@ def test_a_damaged_index_of_the_catalogue_is_told_and_sorted_anew(sound: tuple[P
     folder, right = sound
     file = folder / "catalogue.db"
     with sqlite3.connect(file) as db:
-        ((page,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'file_digest'")
+        ((page,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'image_digest'")
         ((size,),) = db.execute("PRAGMA page_size")
-        ((digest,),) = db.execute("SELECT digest FROM file WHERE id = 1")
+        ((digest,),) = db.execute("SELECT digest FROM image WHERE id = 1")
     db.close()
     data = bytearray(file.read_bytes())
-    data[data.index(digest, (page - 1) * size) + 5] ^= 4
+    data[data.index(digest[:4], (page - 1) * size) + 2] ^= 4
     file.write_bytes(data)
     with make() as library:
         assert len(library.search("blocks", top=50)) == 11
@@ -180,7 +180,7 @@ def test_a_library_of_a_newer_version_is_refused(photos: Path, make: Make):
     with make() as library:
         library.index([photos])
         library.catalogue.rows("PRAGMA user_version = 99")
-    with pytest.raises(SiglipError, match="of version 99, this siglip knows version 2; install a newer"):
+    with pytest.raises(SiglipError, match="of version 99, this siglip knows version 3; install a newer"):
         make()
 
 

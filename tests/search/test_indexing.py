@@ -10,7 +10,7 @@ from PIL import Image
 from siglip.embedder import Embedder
 from siglip.errors import InputError, LibraryError
 from siglip.search import Library
-from siglip.search.indexing import alone
+from siglip.search.catalogue import alone
 from tests.search.conftest import CountingEmbedder, draw
 
 Make = Callable[..., Library]

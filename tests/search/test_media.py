@@ -205,7 +205,7 @@ def test_without_the_libraries_films_and_raw_files_are_counted_by_kind(
 ):
     for name in ("a.mp4", "b.MOV", "c.dng"):
         draw(tmp_path / "photos" / "d.png", 1).with_name(name).write_bytes(b"x")
-    monkeypatch.setattr(walk, "_SUFFIXES", frozenset(map(str.encode, walk.IMAGE_SUFFIXES)))
+    monkeypatch.setattr(walk, "_SUFFIXES", walk.IMAGE_SUFFIXES)
     with make() as library:
         report = library.index([tmp_path / "photos"])
         assert report.found == 1

@@ -132,10 +132,11 @@ def test_a_filter_keeps_what_python_would_keep(where: str, holds: object):
         return
     rows = truth()
     db = sqlite3.connect(":memory:")
-    db.execute("CREATE TABLE f(path BLOB, size, mtime_ns)")
+    db.execute("CREATE TABLE f(path BLOB, name BLOB, size, mtime_ns)")
     db.execute("CREATE TABLE i(n, taken, width, height, format, camera, latitude, longitude, seconds)")
     for number, row in enumerate(rows):
-        db.execute("INSERT INTO f VALUES (?, ?, 0)", (str(row["path"]).encode(), row["size"]))
+        path = str(row["path"]).encode()
+        db.execute("INSERT INTO f VALUES (?, ?, ?, 0)", (path, path.rpartition(b"/")[2], row["size"]))
         db.execute("INSERT INTO i(n, taken, width, camera, latitude) VALUES (?, ?, ?, ?, ?)",
                    (number, row["taken"], row["width"], row["camera"], row["latitude"]))  # fmt: skip
     condition = parse_where(where)
@@ -183,7 +184,7 @@ def test_whatever_is_written_never_reaches_sql_unparsed(where: str):
     except InputError:
         return
     db = sqlite3.connect(":memory:")
-    db.execute("CREATE TABLE f(path BLOB, size, mtime_ns)")
+    db.execute("CREATE TABLE f(path BLOB, name BLOB, size, mtime_ns)")
     db.execute("CREATE TABLE i(taken, width, height, format, camera, latitude, longitude, seconds)")
     db.execute(f"SELECT 1 FROM f, i WHERE {condition.sql}", condition.values)
     assert condition.sql.count("?") == len(condition.values)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from siglip.errors import ConfigError, NotYetSupported, clip, did_you_mean
-from siglip.fields import checked
+from siglip.fields import as_mapping, bounded, by_number, checked, part
 from siglip.pretrained import PretrainedConfig, settled
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -21,10 +21,12 @@ _FOREIGN = (
 Clean = Literal["none", "lower", "canonicalize-hf", "canonicalize-bv"]
 
 
-def _check_tower(config: "SiglipTextConfig | SiglipVisionConfig", name: str, sizes: tuple[str, ...]) -> None:
-    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *sizes):
-        if getattr(config, key) < 1:
-            raise ConfigError(f"{name}.{key} must be a whole number >= 1, got {clip(repr(getattr(config, key)))}")
+def _check_tower(config: "SiglipTextConfig | SiglipVisionConfig", *sizes: str) -> None:
+    name = type(config).__name__
+    counts = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *sizes)
+    bounded(config, *counts, at_least=1)
+    bounded(config, "layer_norm_eps", above=0)
+    bounded(config, "attention_dropout", at_least=0, below=1)
     if config.hidden_size % config.num_attention_heads:
         raise ConfigError(
             f"{name}.hidden_size ({config.hidden_size}) must be a multiple of "
@@ -34,8 +36,6 @@ def _check_tower(config: "SiglipTextConfig | SiglipVisionConfig", name: str, siz
         raise ConfigError(
             f"{name}.hidden_act must be 'gelu_pytorch_tanh' or 'gelu', got {clip(repr(config.hidden_act))}"
         )
-    if not 0.0 <= config.attention_dropout < 1.0:
-        raise ConfigError(f"{name}.attention_dropout must be in [0, 1), got {clip(repr(config.attention_dropout))}")
 
 
 @settled
@@ -63,7 +63,7 @@ class SiglipTextConfig(PretrainedConfig):
     text_use_head: bool = True
 
     def __post_init__(self) -> None:
-        _check_tower(self, "SiglipTextConfig", ("vocab_size", "max_position_embeddings"))
+        _check_tower(self, "vocab_size", "max_position_embeddings", "projection_size")
         if not self.text_use_head and self.embedding_size != self.hidden_size:
             raise ConfigError(
                 f"without a head the text embedding is hidden_size={self.hidden_size} wide, "
@@ -107,9 +107,11 @@ class SiglipVisionConfig(PretrainedConfig):
     vision_use_head: bool = True
 
     def __post_init__(self) -> None:
-        _check_tower(self, "SiglipVisionConfig", ("image_size", "patch_size", "num_channels"))
+        _check_tower(self, "image_size", "patch_size", "num_channels")
         if self.patch_size > self.image_size:
-            raise ConfigError(f"patch_size ({self.patch_size}) is larger than image_size ({self.image_size})")
+            raise ConfigError(
+                f"SiglipVisionConfig.patch_size ({self.patch_size}) must be at most image_size ({self.image_size})"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SiglipVisionConfig":
@@ -145,12 +147,9 @@ class ImageSettings:
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise ConfigError(f"ImageSettings.image_size must be >= 1 pixel, got {self.image_size}")
+        bounded(self, "image_size", at_least=1)
         if min(self.image_std) <= 0:
-            raise ConfigError(
-                f"ImageSettings needs 3 means and 3 positive deviations, got {self.image_mean} and {self.image_std}"
-            )
+            raise ConfigError(f"ImageSettings.image_std must be three numbers above 0, got {self.image_std}")
 
 
 @checked
@@ -169,8 +168,7 @@ class TextSettings:
     templates: tuple[str, ...] = ("This is a photo of {}.",)
 
     def __post_init__(self) -> None:
-        if self.context_length < 2:
-            raise ConfigError(f"TextSettings.context_length must be >= 2 tokens, got {self.context_length}")
+        bounded(self, "context_length", at_least=2)
         if not self.templates or not all("{}" in template for template in self.templates):
             raise ConfigError(
                 "TextSettings.templates must be at least one text, each with {} where the label goes, "
@@ -223,7 +221,7 @@ class SiglipConfig(PretrainedConfig):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SiglipConfig":
         """Read a `config.json` of the published layout; raises NotYetSupported or ConfigError."""
-        if values.get("model_type") == "paligemma":
+        if as_mapping(values, "config.json").get("model_type") == "paligemma":
             raise ConfigError(
                 "config.json: model_type is 'paligemma', which writes captions and answers and compares nothing; load "
                 "it as PaliGemmaForConditionalGeneration, or give a SigLIP model"
@@ -233,13 +231,11 @@ class SiglipConfig(PretrainedConfig):
         if misplaced := next((name for name in of_towers if name in values), None):
             raise ConfigError(f"config.json: {misplaced} is a tower's; give it in text_config or vision_config")
         towers = {
-            "text_config": _from_dict(SiglipTextConfig, values.get("text_config") or {}, "text_config"),
-            "vision_config": _from_dict(SiglipVisionConfig, values.get("vision_config") or {}, "vision_config"),
+            "text_config": SiglipTextConfig.from_dict(part(values, "text_config", "config.json")),
+            "vision_config": SiglipVisionConfig.from_dict(part(values, "vision_config", "config.json")),
         }
-        given_labels: Mapping[str, str] = values.get("id2label") or {}
-        # JSON has only text keys
-        labels = {"id2label": {int(index): label for index, label in given_labels.items()} or _default_labels()}
-        return _from_dict(cls, {**values, **towers, **labels}, "config.json")
+        labels = by_number(part(values, "id2label", "config.json"), "config.json: id2label")
+        return _from_dict(cls, {**values, **towers, "id2label": labels or _default_labels()}, "config.json")
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the published layout, read back by `from_dict` and by transformers."""
@@ -263,7 +259,10 @@ class SiglipConfig(PretrainedConfig):
         return {label: index for index, label in self.id2label.items()}
 
     def with_labels(self, labels: list[str], problem_type: ProblemType | None = None) -> "SiglipConfig":
-        """The same towers with other classes."""
+        """The same towers with other classes; raises ConfigError."""
+        given: Any = labels
+        if not isinstance(given, list | tuple):
+            raise ConfigError(f"labels must be a list of class names, got {clip(repr(given))}")
         return replace(self, id2label=dict(enumerate(labels)), problem_type=problem_type)
 
 
@@ -278,15 +277,15 @@ def reject_misspelt(values: Mapping[str, Any], known: Sequence[str], where: str)
 _Config = TypeVar("_Config", SiglipTextConfig, SiglipVisionConfig, SiglipConfig)
 
 
-def _from_dict(kind: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
+def _from_dict(kind: type[_Config], values: Any, where: str) -> _Config:
     """Take the keys that shape the model; foreign bookkeeping keys of published files pass, those misspelt do not."""
-    model_type = values.get("model_type", "siglip")
-    if "siglip2" in model_type:
+    model_type = as_mapping(values, where).get("model_type", "siglip")
+    if isinstance(model_type, str) and "siglip2" in model_type:
         raise NotYetSupported(
             f"{where}: model_type {clip(repr(model_type))} is a NaFlex SigLIP 2, which this version does not run yet; "
             "use a fixed-resolution one such as google/siglip2-base-patch16-256"
         )
-    if "siglip" not in model_type:
+    if not isinstance(model_type, str) or "siglip" not in model_type:
         raise ConfigError(
             f"{where}: model_type is {clip(repr(model_type))}, expected 'siglip'; this folder holds another model"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from siglip.config import SiglipVisionConfig, reject_misspelt
 from siglip.errors import ConfigError, clip
-from siglip.fields import checked
+from siglip.fields import as_mapping, bounded, checked, part
 from siglip.pretrained import PretrainedConfig, settled
 
 # what transformers assumes where a published text_config is silent
@@ -36,8 +36,6 @@ _GEMMA_2: dict[str, Any] = {
     "post_norms": True,
 }
 _GENERATIONS = {"gemma": _GEMMA_1, "gemma2": _GEMMA_2}
-_WHOLE = (*_GEMMA_1, "max_position_embeddings")
-_REAL = ("rms_norm_eps", "rope_theta", "attn_logit_softcapping", "final_logit_softcapping", "dropout")
 _TANH_GELU = ("gelu_pytorch_tanh", None)
 
 
@@ -68,18 +66,14 @@ class GemmaConfig:
     max_position_embeddings: int = 8192
 
     def __post_init__(self) -> None:
-        for name in _WHOLE:
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"GemmaConfig.{name} must be a whole number >= 1, got {clip(repr(getattr(self, name)))}"
-                )
+        bounded(self, *_GEMMA_1, "max_position_embeddings", "query_pre_attn_scalar", at_least=1)
+        bounded(self, "rms_norm_eps", "rope_theta", "attn_logit_softcapping", "final_logit_softcapping", above=0)
+        bounded(self, "dropout", at_least=0, below=1)
         if self.num_attention_heads % self.num_key_value_heads or self.head_dim % 2:
             raise ConfigError(
                 f"GemmaConfig.num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads}), and head_dim ({self.head_dim}) even"
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"GemmaConfig.dropout must be in [0, 1), got {clip(repr(self.dropout))}")
 
     @property
     def query_scale(self) -> float:
@@ -89,20 +83,17 @@ class GemmaConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GemmaConfig":
         """Read the `text_config` of a published folder; raises ConfigError for another decoder."""
-        generation = values.get("model_type", "gemma")
-        if generation not in _GENERATIONS:
+        generation = as_mapping(values, "text_config").get("model_type", "gemma")
+        if generation not in [*_GENERATIONS]:
             raise ConfigError(f"text_config: model_type is {clip(repr(generation))}, expected 'gemma' or 'gemma2'")
         activation = values.get("hidden_activation", values.get("hidden_act"))
         # "gelu" in old Gemma files means the tanh form, as the weights were trained
         if activation not in (*_TANH_GELU, "gelu"):
             raise ConfigError(f"text_config: activation is {clip(repr(activation))}, expected 'gelu_pytorch_tanh'")
-        rope: Mapping[str, Any] = values.get("rope_parameters") or {}
-        given = {"rope_theta": rope.get("rope_theta", 10000.0), **values}
+        given = {**part(values, "rope_parameters", "text_config"), **values}
         known = [spec.name for spec in fields(cls)]
         reject_misspelt(values, [*known, "hidden_act", "hidden_activation"], "text_config")
         chosen: dict[str, Any] = {key: value for key, value in given.items() if key in known}
-        # JSON files write whole numbers without a point
-        chosen |= {key: float(chosen[key]) for key in _REAL if chosen.get(key) is not None}
         return cls(**{**_GENERATIONS[generation], **chosen})
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,13 +142,20 @@ class PaliGemmaConfig(PretrainedConfig):
     eos_token_id: int = 1
 
     def __post_init__(self) -> None:
+        bounded(self, "pad_token_id", "eos_token_id", at_least=0, below=self.text_config.vocab_size)
+        bounded(self, "image_token_index", at_least=0)
+        if self.image_token_index in (self.pad_token_id, self.eos_token_id):
+            raise ConfigError(
+                f"PaliGemmaConfig.image_token_index must differ from pad_token_id ({self.pad_token_id}) and "
+                f"eos_token_id ({self.eos_token_id}), got {self.image_token_index}"
+            )
         if self.vision_config.vision_use_head:
             object.__setattr__(self, "vision_config", replace(self.vision_config, vision_use_head=False))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PaliGemmaConfig":
         """Read a `config.json` of the published layout; raises ConfigError for that of another model."""
-        if values.get("model_type") != "paligemma":
+        if as_mapping(values, "config.json").get("model_type") != "paligemma":
             raise ConfigError(
                 f"config.json: model_type is {clip(repr(values.get('model_type')))}, expected 'paligemma': "
                 f"this folder holds a "
@@ -165,18 +163,18 @@ class PaliGemmaConfig(PretrainedConfig):
             )
         reject_misspelt(values, [spec.name for spec in fields(cls)], "config.json")
         vision_names = [spec.name for spec in fields(SiglipVisionConfig)]
-        given: Mapping[str, Any] = values.get("vision_config") or {}
+        given = part(values, "vision_config", "config.json")
         vision: dict[str, Any] = {key: value for key, value in given.items() if key in vision_names}
         reject_misspelt(given, vision_names, "vision_config")
         vision["vision_use_head"] = False
         ids = {
             name: values[name]
             for name in ("image_token_index", "pad_token_id", "eos_token_id")
-            if isinstance(values.get(name), int) and not isinstance(values[name], bool)
+            if values.get(name) is not None
         }
         return cls(
             vision_config=SiglipVisionConfig(**vision),
-            text_config=GemmaConfig.from_dict(values.get("text_config") or {}),
+            text_config=GemmaConfig.from_dict(part(values, "text_config", "config.json")),
             **ids,
         )
 

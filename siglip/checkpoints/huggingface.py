@@ -16,7 +16,7 @@ from torch import Tensor
 
 from siglip.checkpoints.tensors import Checkpoint, Content, StoredTensor
 from siglip.config import SiglipConfig, SiglipTextConfig, SiglipVisionConfig
-from siglip.errors import CheckpointError, SiglipError, clip
+from siglip.errors import CheckpointError, clip
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -43,7 +43,7 @@ def read_config(path: Path) -> SiglipConfig:
             f'{file} has no "model_type", so it does not say which model this is; expected "siglip". Get the file '
             "again, or add the key if this really is a SigLIP"
         )
-    return parse_config(_whole(values), file)
+    return SiglipConfig.from_dict(_whole(values))
 
 
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def read(path: Path, told: SiglipConfig | SiglipTextConfig | SiglipVisionConfig 
     """The checkpoint of a folder, or of one safetensors file with `config.json` beside it, unless it is `told`."""
     folder = path if path.is_dir() else path.parent
     model_type = str(read_json(folder / CONFIG).get("model_type")) if told is None else told.model_type
-    config = read_config(folder) if told is None else parse_config(_whole(told.to_dict()), folder)
+    config = read_config(folder) if told is None else SiglipConfig.from_dict(_whole(told.to_dict()))
     files = open_weights(path)
     tower = _TOWERS.get(model_type)
     prefix = "" if tower is None else f"{tower}_model."
@@ -118,16 +118,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a JSON {type(values).__name__}, expected an object; get the file again")
     return values
-
-
-def parse_config(values: Any, file: Path) -> SiglipConfig:
-    """The configuration in the dictionary that `file` holds; raises CheckpointError if it is something else."""
-    try:
-        return SiglipConfig.from_dict(values)
-    except SiglipError:
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is not a configuration of SigLIP ({error}); get the file again") from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

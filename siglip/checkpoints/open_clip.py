@@ -17,7 +17,6 @@ from torch import Tensor
 
 from siglip.checkpoints.huggingface import (
     SafetensorsFile,
-    parse_config,
     read_json,
     weight_files,
     write_json,
@@ -26,6 +25,7 @@ from siglip.checkpoints.huggingface import (
 from siglip.checkpoints.tensors import BATCH_OF_ONE, SCALAR, Checkpoint, Content, Rule, StoredTensor, translate
 from siglip.config import ImageSettings, SiglipConfig, SiglipTextConfig, SiglipVisionConfig, TextSettings
 from siglip.errors import CheckpointError, SiglipError, clip
+from siglip.fields import as_mapping
 from siglip.releases import RELEASES, Release
 
 CONFIG = "open_clip_config.json"
@@ -66,7 +66,7 @@ def read_config(path: Path) -> SiglipConfig:
     """The configuration that we wrote, or else the one that open_clip's names stand for."""
     file, values = _read_values(path)
     if "siglip" in values:
-        return parse_config(values["siglip"], file)
+        return SiglipConfig.from_dict(as_mapping(values["siglip"], f"{file}: siglip"))
     model = values.get("model_cfg", values)
     try:
         return SiglipConfig.from_text_vision_configs(

@@ -20,7 +20,7 @@ from siglip.checkpoints.npz import NpzArray, read_npz
 from siglip.checkpoints.tensors import BATCH_OF_ONE, Checkpoint, Content, Layout, Rule, StoredTensor
 from siglip.config import SiglipConfig, SiglipVisionConfig
 from siglip.config_paligemma import GemmaConfig, PaliGemmaConfig
-from siglip.errors import CheckpointError, SiglipError, TensorMismatch
+from siglip.errors import CheckpointError, TensorMismatch
 
 _TABLE = "language_model.embed_tokens.weight"
 _THEIR_TABLE = "llm/embedder/input_embedding"
@@ -56,12 +56,7 @@ def read_config(path: Path) -> PaliGemmaConfig:
     if _npz(path) is not None:
         return read(path).config
     file = (path if path.is_dir() else path.parent) / huggingface.CONFIG
-    try:
-        return PaliGemmaConfig.from_dict(huggingface.read_json(file))
-    except SiglipError:
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is not a configuration of PaliGemma ({error}); get the file again") from error
+    return PaliGemmaConfig.from_dict(huggingface.read_json(file))
 
 
 def read(path: Path) -> PaliGemmaCheckpoint:

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
-from siglip.errors import ConfigError, clip
-from siglip.fields import checked
+from siglip.fields import bounded, checked
 from siglip.processing import ImageInput, SiglipImageProcessor, read_image
 
 Pixels = UInt8[np.ndarray, "size size 3"]
@@ -45,13 +44,9 @@ class Augment:
     strength: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("flip", "recolour", "strength"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"Augment.{name} must be from 0 to 1, got {clip(repr(getattr(self, name)))}")
-        if not 0 < self.crop_area <= 1:
-            raise ConfigError(f"Augment.crop_area must be above 0 and at most 1, got {clip(repr(self.crop_area))}")
-        if self.randaugment < 0:
-            raise ConfigError(f"Augment.randaugment must be 0 operations or more, got {clip(repr(self.randaugment))}")
+        bounded(self, "flip", "recolour", "strength", at_least=0, at_most=1)
+        bounded(self, "crop_area", above=0, at_most=1)
+        bounded(self, "randaugment", at_least=0)
 
     def pixels(
         self, image: ImageInput, processor: SiglipImageProcessor, random: Random, *, reduced: bool = False

@@ -13,8 +13,8 @@ from torch import Tensor
 from siglip.data.augment import Augment, Pixels
 from siglip.data.order import Visit
 from siglip.data.source import Sample, Source, plain
-from siglip.errors import BrokenSample, ConfigError, DataError, Failure, UnreadableImage
-from siglip.fields import checked
+from siglip.errors import BrokenSample, DataError, Failure, UnreadableImage
+from siglip.fields import bounded, checked
 from siglip.processing import AnyProcessor, PaliGemmaProcessor
 
 _SUBSTITUTES = 20
@@ -79,13 +79,9 @@ class LoaderSettings:
     max_broken: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0 or self.seed < 0:
-            raise ConfigError(
-                "LoaderSettings needs batch_size >= 1, workers >= 0 and seed >= 0, "
-                f"got {self.batch_size}, {self.workers} and {self.seed}"
-            )
-        if not 0 <= self.max_broken <= 1:
-            raise ConfigError(f"LoaderSettings.max_broken is a share from 0 to 1, got {self.max_broken!r}")
+        bounded(self, "batch_size", at_least=1)
+        bounded(self, "workers", "seed", at_least=0)
+        bounded(self, "max_broken", at_least=0, at_most=1)
 
 
 class BatchMaker:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from siglip.config import ImageSettings
 from siglip.errors import PreparationError, ShapeError, UnreadableImage, clip
+from siglip.fields import expect
 from siglip.keywords import ImageOptions, agreed
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.decode import DecodedPicture, ImageInput, decode_picture, image_name
@@ -37,6 +38,7 @@ class SiglipImageProcessor(PretrainedProcessing):
 
     def __init__(self, settings: ImageSettings | None = None) -> None:
         self.settings = settings if settings is not None else ImageSettings()
+        expect(self.settings, ImageSettings, "SiglipImageProcessor.settings")
 
     @property
     def size(self) -> dict[str, int]:

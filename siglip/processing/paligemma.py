@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from siglip.errors import PreparationError, clip, warn
+from siglip.fields import bounded, expect
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.image import ImageInput, SiglipImageProcessor
 from siglip.processing.tokenizer import Ids, SiglipTokenizer
@@ -37,9 +38,13 @@ class PaliGemmaProcessor(PretrainedProcessing):
     """
 
     def __init__(self, image_processor: SiglipImageProcessor, tokenizer: SiglipTokenizer, num_patches: int) -> None:
+        expect(image_processor, SiglipImageProcessor, "PaliGemmaProcessor.image_processor")
+        expect(tokenizer, SiglipTokenizer, "PaliGemmaProcessor.tokenizer")
+        expect(num_patches, int, "PaliGemmaProcessor.num_patches")
         self.image_processor = image_processor
         self.tokenizer = tokenizer
         self.num_patches = num_patches
+        bounded(self, "num_patches", at_least=1)
         size = tokenizer.vocab_size
         self.pad_token_id = 0
         self.eos_token_id = tokenizer.eos_token_id

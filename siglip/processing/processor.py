@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from siglip.errors import PreparationError
+from siglip.fields import expect
 from siglip.keywords import TokenizerOptions, agreed
 from siglip.pretrained import PretrainedProcessing
 from siglip.processing.image import ImageInput, SiglipImageProcessor
@@ -21,6 +22,8 @@ class SiglipProcessor(PretrainedProcessing):
     model_input_names: ClassVar[list[str]] = ["pixel_values", "input_ids"]
 
     def __init__(self, image_processor: SiglipImageProcessor, tokenizer: SiglipTokenizer) -> None:
+        expect(image_processor, SiglipImageProcessor, "SiglipProcessor.image_processor")
+        expect(tokenizer, SiglipTokenizer, "SiglipProcessor.tokenizer")
         self.image_processor = image_processor
         self.tokenizer = tokenizer
 

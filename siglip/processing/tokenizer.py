@@ -16,6 +16,7 @@ from torch import Tensor
 
 from siglip.config import TextSettings
 from siglip.errors import PreparationError, clip, warn
+from siglip.fields import expect
 from siglip.files import replacing
 from siglip.keywords import TokenizerOptions, agreed
 from siglip.pretrained import PretrainedProcessing
@@ -62,6 +63,7 @@ class SiglipTokenizer(PretrainedProcessing):
         self._vocabulary = read_vocabulary(self.vocab_file)
         clean = "lower" if self._vocabulary.is_gemma else "canonicalize-hf"
         self.settings = settings if settings is not None else TextSettings(clean=clean)
+        expect(self.settings, TextSettings, "SiglipTokenizer.settings")
         self.vocab_size: int = self._vocabulary.size
         self.eos_token_id: int = self._vocabulary.eos_id
         # added to the published vocabulary, and never met in a text as we read it

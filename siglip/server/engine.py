@@ -22,6 +22,7 @@ from PIL import Image
 from siglip.captioner import Captioner
 from siglip.embedder import Embedder
 from siglip.errors import Failure, InputError, UnreadableImage
+from siglip.fields import bounded, checked
 from siglip.search.explain import heat_maps
 from siglip.server.batches import Batches, Room, too_late, turn
 from siglip.server.decoding import Decoders, Pixels
@@ -38,6 +39,7 @@ _LETTERS = 8192
 _DOT = "data:image/bmp;base64,Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a service takes on: decoding processes, items before each tower, pixels of pictures, and for how long.
@@ -49,6 +51,10 @@ class Limits:
     max_waiting: int = 1024
     max_pixels: int = 2**32
     max_wait_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        bounded(self, "decoders", "max_waiting", "max_pixels", at_least=1)
+        bounded(self, "max_wait_s", above=0)
 
 
 DEFAULT_LIMITS = Limits()

@@ -12,7 +12,7 @@ from siglip.config import Clean, SiglipConfig
 from siglip.config_paligemma import PaliGemmaConfig
 from siglip.data import Augment, Columns
 from siglip.errors import ConfigError, clip, did_you_mean
-from siglip.fields import annotations, checked, described, options, reject_unknown_keys
+from siglip.fields import annotations, bounded, by_number, checked, described, options, reject_unknown_keys
 
 TaskName = Literal["contrastive", "classification", "generation"]
 Trainable = Literal["all", "text", "decoder", "lora", "head", "last-blocks"]
@@ -44,6 +44,7 @@ class ModelSpec:
     classifier_start: Literal["zeros", "probe"] = "zeros"
 
     def __post_init__(self) -> None:
+        bounded(self, "image_size", at_least=1)
         if (self.source is None) == (self.config is None):
             raise ConfigError(
                 "model needs either source (a checkpoint to start from) or config (a fresh model's shape)"
@@ -84,11 +85,8 @@ class DataSpec:
     positives: Literal["pairs", "equal"] = "pairs"
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or not 0 <= self.max_broken <= 1:
-            raise ConfigError(
-                "data needs workers >= 0 and max_broken from 0 to 1, "
-                f"got workers={self.workers}, max_broken={self.max_broken}"
-            )
+        bounded(self, "workers", at_least=0)
+        bounded(self, "max_broken", at_least=0, at_most=1)
 
 
 @checked
@@ -115,15 +113,10 @@ class OptimizerSpec:
     clip_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
-            raise ConfigError(
-                f"optimizer needs lr > 0 and betas in [0, 1), got lr={self.lr}, beta1={self.beta1}, beta2={self.beta2}"
-            )
-        for name in ("weight_decay", "image_weight_decay", "text_weight_decay", "warmup_steps", "clip_norm",
-                     "image_lr_multiplier", "text_lr_multiplier", "logit_lr_multiplier"):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"optimizer.{name} must be >= 0, got {value}")
+        bounded(self, "lr", "clip_norm", above=0)
+        bounded(self, "beta1", "beta2", at_least=0, below=1)
+        bounded(self, "weight_decay", "image_weight_decay", "text_weight_decay", "warmup_steps", at_least=0)
+        bounded(self, "image_lr_multiplier", "text_lr_multiplier", "logit_lr_multiplier", at_least=0)
 
 
 @checked
@@ -135,8 +128,8 @@ class LoraSpec:
     alpha: float = 32.0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
-            raise ConfigError(f"lora needs rank >= 1 and alpha > 0, got rank={self.rank}, alpha={self.alpha}")
+        bounded(self, "rank", at_least=1)
+        bounded(self, "alpha", above=0)
 
     @property
     def scale(self) -> float:
@@ -186,34 +179,28 @@ class TrainConfig:
     wandb: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "num_blocks", "log_every", "evaluate_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        bounded(self, "steps", "batch_size", "micro_batch_size", "num_blocks", "keep", at_least=1)
+        bounded(self, "log_every", "evaluate_every", "save_every", at_least=1)
+        bounded(self, "ema", above=0, below=1)
+        bounded(self, "seed", at_least=0)
+        bounded(self, "label_smoothing", at_least=0, below=1)
         if self.optimizer.warmup_steps >= self.steps:
             raise ConfigError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than steps={self.steps}"
             )
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise ConfigError(f"micro_batch_size must be >= 1, got {self.micro_batch_size}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ConfigError(f"ema must be between 0 and 1, got {self.ema}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be >= 0, got {self.seed}")
         writes = self.task == "generation"
         if self.model.config is not None and isinstance(self.model.config, PaliGemmaConfig) != writes:
             wanted = "PaliGemmaConfig" if writes else "SiglipConfig"
             raise ConfigError(f"task {clip(repr(self.task))} needs a {wanted}, got {type(self.model.config).__name__}")
-        if not 0 <= self.label_smoothing < 1 or (self.label_smoothing and not writes):
-            raise ConfigError(
-                f"label_smoothing is from 0 to below 1, and for task 'generation' alone, got {self.label_smoothing}"
-            )
         if self.trainable in ("decoder", "lora") and not writes:
             raise ConfigError(f"trainable={self.trainable!r} is for task 'generation'; other models have no decoder")
-        if self.trainable != "lora" and self.lora != LoraSpec():
-            raise ConfigError(
-                f"lora.rank={self.lora.rank} and lora.alpha={self.lora.alpha} have no effect with "
-                f"trainable={self.trainable!r}; set trainable='lora', or leave them out"
-            )
+        values = self.flat()
+        for path, (key, wanted, default) in _EFFECTS.items():
+            if values[path] != default and values[key] != wanted:
+                raise ConfigError(
+                    f"{path}={clip(repr(values[path]))} has no effect with {key}={values[key]!r}; "
+                    f"set {key}={wanted!r}, or leave it out"
+                )
         if self.task == "classification" and self.trainable == "text":
             raise ConfigError("a classifier has no text tower; trainable is 'all', 'head' or 'last-blocks'")
         if self.task == "classification" and self.model.image_tower is not None:
@@ -271,6 +258,18 @@ class TrainConfig:
         return {path: value for path, value in self.flat().items() if path not in plain or plain[path] != value}
 
 
+# what has an effect only with another key's value: path -> that key, the value, and the default
+_EFFECTS: dict[str, tuple[str, str, object]] = {
+    "model.initial_bias": ("task", "contrastive", None),
+    "model.classifier_start": ("task", "classification", "zeros"),
+    "data.positives": ("task", "contrastive", "pairs"),
+    "data.prefix": ("task", "generation", "caption en"),
+    "label_smoothing": ("task", "generation", 0.0),
+    "num_blocks": ("trainable", "last-blocks", 1),
+    "lora.rank": ("trainable", "lora", 16),
+    "lora.alpha": ("trainable", "lora", 32.0),
+}
+
 _Spec = TypeVar("_Spec")
 
 
@@ -297,8 +296,7 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
         # of several kinds the one that has these fields; if none has, the first says which is unknown
         fitting = [kind for kind in kinds if set(values) <= {item.name for item in fields(kind)}]
         return _build((fitting or kinds)[0], values, where)
-    # names of classes by number: JSON has only text keys
-    return {int(key): name for key, name in typing.cast(dict[str, Any], value).items()}
+    return by_number(typing.cast(dict[str, Any], value), where)
 
 
 def _replaced(spec: _Spec, assignments: Mapping[tuple[str, ...], str], where: str) -> _Spec:

@@ -27,8 +27,8 @@ def test_a_configuration_survives_its_own_json(tiny_config: SiglipConfig) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"steps": 5}', "TrainConfig needs model and data, which nothing gives"),
-        ('{"model": {"source": "nano"}, "data": {}}', "DataSpec needs train, which nothing gives"),
+        ('{"steps": 5}', "TrainConfig needs a value for model and for data"),
+        ('{"model": {"source": "nano"}, "data": {}}', "DataSpec needs a value for train"),
         ("[5]", "must be one JSON object, got \\[5\\]"),
         ("steps: 5", "is no JSON .*it begins with 'steps: 5'"),
     ],
@@ -79,7 +79,7 @@ def test_a_fresh_models_shape_can_be_set_too(tiny_config: SiglipConfig) -> None:
         ("steps.more", "1", "has no parts"),
         ("optimizer.name", "sgd", "optimizer.name"),
         ("data.augment.flip", "2", "from 0 to 1"),
-        ("steps", "0", ">= 1"),
+        ("steps", "0", "at least 1"),
         ("optimizer.warmup_steps", "5000", "less than steps"),
     ],
 )

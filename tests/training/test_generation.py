@@ -274,7 +274,7 @@ def test_rows_of_one_picture_stay_apart_by_what_they_ask(rows: Path) -> None:
     ("changes", "message"),
     [
         ({"task": "contrastive"}, "needs a SiglipConfig"),
-        ({"label_smoothing": 1.0}, "label_smoothing is from 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:

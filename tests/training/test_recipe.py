@@ -33,7 +33,7 @@ def test_a_recipe_is_called_and_leaves_nothing_behind(tmp_path: Path) -> None:
         ("def recipe(size):\n    return size\n", r"recipe\(\) of .*mine\.py: TypeError: .*argument"),
         ("import nothing_of_this_name\n", r"mine\.py, line 1: ModuleNotFoundError"),
         ("def recipe(:\n", r"mine\.py, line 1: invalid syntax"),
-        (GOOD.replace("steps=7", "steps=0"), r"mine\.py, line 5: steps must be >= 1, got 0"),
+        (GOOD.replace("steps=7", "steps=0"), r"mine\.py, line 5: TrainConfig.steps must be at least 1, got 0"),
         (GOOD.replace("steps=7", "step=7"), r"mine\.py, line 5: TrainConfig has no key 'step'; did you mean 'steps'\?"),
     ],
 )

@@ -177,7 +177,7 @@ class Captioner:
         """
         blank = any(not answer.strip() for answer in answers)
         if isinstance(answers, str) or not answers or blank or len(set(answers)) < len(answers):
-            raise InputError(f"answers must be a list of texts, none blank and none of them twice, got {clip(answers)}")
+            raise InputError(f"answers must be a list of texts, none of them blank or repeated, got {clip(answers)}")
         ids = [self.processor.encode(answer) for answer in answers]
         eos = self.processor.eos_token_id
 

@@ -223,13 +223,13 @@ class SiglipConfig(PretrainedConfig):
         """Read a `config.json` of the published layout; raises NotYetSupported or ConfigError."""
         if as_mapping(values, "config.json").get("model_type") == "paligemma":
             raise ConfigError(
-                "config.json: model_type is 'paligemma', which writes captions and answers and compares nothing; load "
+                "config.json: model_type is 'paligemma', a model that writes captions and answers; load "
                 "it as PaliGemmaForConditionalGeneration, or give a SigLIP model"
             )
         of_towers = [spec.name for kind in (SiglipTextConfig, SiglipVisionConfig) for spec in fields(kind)]
         reject_misspelt(values, [*(spec.name for spec in fields(cls)), *of_towers], "config.json")
         if misplaced := next((name for name in of_towers if name in values), None):
-            raise ConfigError(f"config.json: {misplaced} is a tower's; give it in text_config or vision_config")
+            raise ConfigError(f"config.json: {misplaced} belongs to a tower; give it in text_config or vision_config")
         towers = {
             "text_config": SiglipTextConfig.from_dict(part(values, "text_config", "config.json")),
             "vision_config": SiglipVisionConfig.from_dict(part(values, "vision_config", "config.json")),

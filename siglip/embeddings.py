@@ -82,7 +82,7 @@ class Embeddings:
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(rows) or len(origins) > 1:
             raise DataError(
                 f"{vectors_file} holds {vectors.dtype} {list(vectors.shape)} and {rows_file} {len(rows)} rows of "
-                f"{len(origins)} models; expected float32 vectors, one a row, of one model; write both anew"
+                f"{len(origins)} models; expected float32 vectors, one a row, of one model; write both again"
             )
         kind, fingerprint = origins.pop() if origins else ("image", None)
         return Embeddings(vectors, np.arange(len(rows)), (), names, kind, fingerprint)

@@ -49,7 +49,7 @@ def _remedy(hint: Any, value: Any) -> str:
         name = made[0].__name__
         return f"; {name}.from_dict reads dictionaries" if hasattr(made[0], "from_dict") else f"; give {name}(**values)"
     if int in options(hint) and isinstance(value, int) and not isinstance(value, bool):
-        return "; it needs more than 64 bits"
+        return "; use a smaller one"
     return ""
 
 

@@ -36,7 +36,7 @@ def settled(kind: type[Self]) -> type[Self]:
             how = f"give from_pretrained {name}=..., or make another: config.with_labels([...])"
         else:
             how = f"it has no {name}"
-        raise FrozenInstanceError(f"a {kind.__name__} stays as it was made; {how}")
+        raise FrozenInstanceError(f"a {kind.__name__} cannot be changed once it is made; {how}")
 
     kind.__setattr__ = set_attribute
     return kind

@@ -259,7 +259,7 @@ def check_model_name(name: str) -> None:
     run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     if (path.name == "best" or run != path.parent) and (run / "checkpoints").is_dir() and not existing(path):
         raise CheckpointError(
-            f"{path} names a checkpoint of a run, which is no model yet; `siglip convert {path} DST --to huggingface` "
+            f"{path} is a checkpoint of a run, not yet a model; `siglip convert {path} DST --to huggingface` "
             "makes one, and says which there are"
         )
     is_hub_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in (".npz", ".safetensors", ".bin")

@@ -188,7 +188,7 @@ def test_labels_for_a_classifier_and_none_for_another_model_are_usage_errors(
     assert main(["classify", pictures[0]]) == 2
     assert "--labels --labels-file is required" in capsys.readouterr().err
     assert main(["evaluate", "nano", "--task", "classification", "--data", str(Path(pictures[0]).parents[1])]) == 1
-    assert "nano is no trained classifier" in capsys.readouterr().err
+    assert "nano is not a trained classifier" in capsys.readouterr().err
 
 
 def test_the_stored_head_stays_unless_other_classes_are_named(folder: Path) -> None:

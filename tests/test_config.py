@@ -132,7 +132,7 @@ def test_a_misspelt_key_of_a_file_is_refused_and_foreign_ones_pass() -> None:
             PaliGemmaConfig.from_dict({"model_type": "paligemma", part: {"num_hiden_layers": 3}})
     with pytest.raises(ConfigError, match=r"config\.json has no key 'hiden_size'; did you mean 'hidden_size'"):
         SiglipConfig.from_dict({"hiden_size": 3})
-    with pytest.raises(ConfigError, match="hidden_size is a tower's; give it in text_config or vision_config"):
+    with pytest.raises(ConfigError, match="hidden_size belongs to a tower; give it in text_config or vision_config"):
         SiglipConfig.from_dict({"hidden_size": 3})
     foreign = transformers.SiglipConfig(vision_config={"image_size": 64}).to_dict()
     assert SiglipConfig.from_dict(foreign).vision_config == SiglipVisionConfig(image_size=64)

@@ -72,7 +72,7 @@ def test_what_happens_anyway_may_be_said(load: Callable[..., Any]) -> None:
     [
         (AutoModel.from_pretrained, {"dtype": "float31"}, "dtype must be one of .*got 'float31'"),
         (AutoModel.from_pretrained, {"device_map": "gpu"}, "device 'gpu' does not exist"),
-        (AutoModel.from_pretrained, {"num_labels": 2}, "SiglipModel has none"),
+        (AutoModel.from_pretrained, {"num_labels": 2}, "SiglipModel has no classes"),
         (AutoModelForImageClassification.from_pretrained, {"num_labels": 0}, "num_labels .* at least 1, got 0"),
         (AutoModelForImageClassification.from_pretrained, {"id2label": {"a": "cat"}}, "number the classes .*got 'a'"),
         (Embedder.from_pretrained, {"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
@@ -159,7 +159,7 @@ def test_regression_learns_numbers_by_their_squared_distance(tiny_config: Siglip
     loss = model(pixels, torch.tensor([[0.0, 0.0], [1.0, 4.0]])).loss
     assert loss is not None
     assert loss.item() == pytest.approx((1 + 9 + 0 + 1) / 4)
-    with pytest.raises(ShapeError, match="regression learns one number a score"):
+    with pytest.raises(ShapeError, match="regression needs one number for each score"):
         model(pixels, torch.tensor([0.0, 1.0]))
 
 
@@ -233,7 +233,9 @@ def test_a_configuration_is_read_with_other_classes_and_given_to_a_model(
     dropout = replace(same.vision_config, attention_dropout=0.25)
     tower = SiglipVisionModel.from_pretrained(tmp_path, config=replace(dropout, vision_use_head=False))
     assert tower.config.attention_dropout == 0.25
-    with pytest.raises(ConfigError, match="config of a SiglipVisionModel is a SiglipVisionConfig, got SiglipConfig"):
+    with pytest.raises(
+        ConfigError, match="config must be a SiglipVisionConfig for SiglipVisionModel, got SiglipConfig"
+    ):
         SiglipVisionModel.from_pretrained(tmp_path, config=same)
     with pytest.raises(InputError, match=r"SiglipVisionConfig\.from_pretrained has no keyword 'num_labels'"):
         SiglipVisionConfig.from_pretrained(tmp_path, num_labels=3)
@@ -279,8 +281,8 @@ def test_options_that_would_change_the_input_are_refused_by_name() -> None:
         ({"do_resize": False}, "do_resize=False, but here it is always True"),
         ({"image_mean": [0.0, 0.0, 0.0]}, r"image_mean=\[0.0, 0.0, 0.0\], but here it is always \[0.5, 0.5, 0.5\]"),
         ({"do_center_crop": True}, "the image processor has no keyword 'do_center_crop'; it takes do_resize"),
-        ({"size": {"shortest_edge": 64}}, "size is a height and an equal width in pixels"),
-        ({"size": {"height": 64, "width": 32}}, "size is a height and an equal width in pixels"),
+        ({"size": {"shortest_edge": 64}}, "size must be a height and an equal width in pixels"),
+        ({"size": {"height": 64, "width": 32}}, "size must be a height and an equal width in pixels"),
     ):
         with pytest.raises(SiglipError, match=message):
             processor.image_processor(picture, **options)

@@ -62,7 +62,7 @@ def _model_of_run(path: Path) -> Path:
     if is_run or (path / "state.safetensors").exists():
         what = "the folder of a run that has not ended" if is_run else "a checkpoint of a run"
         raise CheckpointError(
-            f"{path} is {what}, which holds no model yet; `siglip convert {path} DST --to huggingface` makes one"
+            f"{path} is {what}, which is not a model yet; `siglip convert {path} DST --to huggingface` makes one"
         )
     return path
 

@@ -56,7 +56,10 @@ def load_config(kind: type[_Kind], source: StrPath, **hub: Unpack[HubOptions]) -
     whole: SiglipConfig = layout_of(path).read_config(path)
     found: Any = next((own for own in (whole, whole.text_config, whole.vision_config) if isinstance(own, kind)), None)
     if found is None:
-        raise ConfigError(f"{kind.__name__} is no configuration of a checkpoint; expected SiglipConfig or a tower's")
+        raise ConfigError(
+            f"{kind.__name__} is not the configuration of a checkpoint; expected SiglipConfig, that of a "
+            "tower, or PaliGemmaConfig"
+        )
     return found
 
 
@@ -102,10 +105,13 @@ def load_model(
         dtype = _dtype(dtype, {})
     row = kind_of(kind)
     if (labels is not None or problem_type is not None) and not row.has_classes:
-        raise ConfigError(f"labels are the classes of SiglipForImageClassification; {kind.__name__} has none")
+        raise ConfigError(
+            f"labels and problem_type are for SiglipForImageClassification; {kind.__name__} has no classes, "
+            "so leave them out"
+        )
     path = resolve(source, files=MODEL_FILES, **hub)
     if row.writes_text and config is not None:
-        raise ConfigError(f"config has no meaning for {kind.__name__}, which is as its files say; leave it out")
+        raise ConfigError(f"{kind.__name__} always takes its configuration from the checkpoint; leave config out")
     if row.writes_text:
         return _load_paligemma(kind, path, dtype=dtype, device=device, image_size=image_size)
     checkpoint = open_checkpoint(path, config)
@@ -122,7 +128,9 @@ def load_model(
         config = config.with_labels(list(labels), config.problem_type)
     if image_size is not None:
         if "vision" not in row.towers:
-            raise ConfigError(f"image_size={image_size} has no meaning for {kind.__name__}; leave it out")
+            raise ConfigError(
+                f"image_size={image_size} does not apply to {kind.__name__}, which takes no pictures; leave it out"
+            )
         config = replace(config, vision_config=replace(config.vision_config, image_size=image_size))
     model = build_empty(kind, row.own_config(config))
     tensors = find_tensors(model, checkpoint, fresh_head=fresh_head)
@@ -143,7 +151,7 @@ def _told_config(kind: type, config: Any, stored: SiglipConfig) -> SiglipConfig:
     """The `config` that the caller gives, for both towers; raises ConfigError if it is of another kind of model."""
     expected: Any = type(kind_of(kind).own_config(stored))
     if not isinstance(config, expected):
-        raise ConfigError(f"config of a {kind.__name__} is a {expected.__name__}, got {clip(repr(config))}")
+        raise ConfigError(f"config must be a {expected.__name__} for {kind.__name__}, got {clip(repr(config))}")
     towers = {SiglipTextConfig: "text_config", SiglipVisionConfig: "vision_config"}
     return replace(stored, **{towers[expected]: config}) if expected in towers else config
 
@@ -229,7 +237,7 @@ def layout_of(path: Path) -> ModuleType:
     layouts = _layouts(path)
     if not layouts and path.is_dir() and huggingface.weight_files(path):
         raise CheckpointError(
-            f"{path} holds weights, but no {huggingface.CONFIG} that says of which model; save it with "
+            f"{path} holds weights, but no {huggingface.CONFIG} to say which model they belong to; save it with "
             "model.save_pretrained(folder), or give from_pretrained(folder, config=model.config)"
         )
     if not layouts:

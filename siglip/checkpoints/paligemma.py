@@ -129,7 +129,8 @@ def _drop_tied_head(tensors: dict[str, StoredTensor], path: Path) -> None:
             tensors[_TABLE] = head
         elif head.shape != table.shape or not torch.equal(head.read(), table.read()):
             raise TensorMismatch(
-                f"{path}: {name} is not the table of tokens, and PaliGemma's output head is; this is another model, or "
+                f"{path}: {name} differs from the table of tokens, which PaliGemma's output head must "
+                "equal; this is another model, or "
                 "one trained with the two untied, which we do not run"
             )
 

@@ -43,7 +43,9 @@ def save_model(
     made: Any = model
     wanted = made.state_dict()
     if any(tensor.dtype == torch.int8 for tensor in wanted.values()):
-        raise ConfigError("a model loaded as int8 is not written, since it lost digits; load it in another dtype first")
+        raise ConfigError(
+            "a model loaded as int8 cannot be saved, since rounding has lost digits; load it with another dtype first"
+        )
     given = wanted if state_dict is None else state_dict
     if set(given) != set(wanted):
         raise TensorMismatch(
@@ -99,7 +101,7 @@ def convert(
     config = checkpoint.config
     model_class = SiglipForImageClassification if is_classifier(checkpoint) else SiglipModel
     if model_class is not SiglipModel and to != "huggingface":
-        raise CheckpointError(f"{to} holds no classifiers; write this one in the layout huggingface")
+        raise CheckpointError(f"the layout {to} cannot hold a classifier; write it as huggingface")
     kind = kind_of(model_class)
     tensors = find_tensors(build_empty(model_class, kind.own_config(config)), checkpoint)
     images = image_settings(path, config)

@@ -37,7 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.answers:
         if given := [word for word in ("beams", "max_tokens") if getattr(arguments, word) is not None]:
             word = given[0].replace("_", "-")
-            raise inputs.UsageError(f"--answers are chosen among and --{word} is for writing; give one of the two")
+            raise inputs.UsageError(
+                f"--answers chooses one of the given texts and --{word} is for writing; give one of the two"
+            )
         if len(set(arguments.answers)) < len(arguments.answers):
             raise inputs.UsageError("one of the --answers is given twice; give each once")
     names, failed = inputs.image_names(words, null=arguments.null)

@@ -137,7 +137,7 @@ def _write(captions: list[tuple[str, str]], form: str, *, overwrite: bool) -> li
     for name, caption in captions:
         picture = Path(name)
         if not picture.exists():
-            failed.append(Failure(name, "is no file here, so no file is written beside it"))
+            failed.append(Failure(name, "is not a file on this machine, so no text is written beside it"))
             continue
         if form == "jsonl":
             file = picture.parent / "captions.jsonl"
@@ -146,7 +146,7 @@ def _write(captions: list[tuple[str, str]], form: str, *, overwrite: bool) -> li
             continue
         file = picture.with_suffix(".txt") if form == "txt" else picture.with_name(f"{picture.name}.xmp")
         if file in files:
-            failed.append(Failure(name, f"{file} is already that of another picture of this name"))
+            failed.append(Failure(name, f"{file} already belongs to another picture of the same name"))
         else:
             files[file] = caption + "\n" if form == "txt" else _XMP.format(escape(_NO_XML.sub(" ", caption)))
     written = 0

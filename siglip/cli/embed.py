@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     texts = inputs.texts(arguments.texts, arguments.texts_file)
     if bool(arguments.images) == bool(texts):
-        raise inputs.UsageError("give pictures, or --texts, or --texts-file: one of them")
+        raise inputs.UsageError("give one of these: pictures, --texts or --texts-file")
     if texts and arguments.null:
         raise inputs.UsageError("--null (-0) is for names of pictures on stdin, and texts are given; leave it out")
     if arguments.parquet and arguments.out.suffix == ".jsonl":

@@ -253,7 +253,7 @@ def _draw(hits: "Sequence[Hit]", picture: "Callable[[Hit], bytes | None]", file:
             cells.append((Image.open(io.BytesIO(thumb), formats=["WEBP"]), caption))
     if cells:
         sheet.save(contact_sheet(cells), file)
-    output.say(f"{file} shows {len(cells)} of {len(hits)} pictures" if cells else "no picture is there to be drawn")
+    output.say(f"{file} shows {len(cells)} of {len(hits)} pictures" if cells else "there is no picture to draw")
 
 
 def _collect(hits: "Sequence[Hit]", folder: Path, *, link: bool) -> list[Failure]:

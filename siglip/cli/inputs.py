@@ -146,7 +146,7 @@ def image_names(words: Sequence[str], *, null: bool = False) -> tuple[list[str],
     if null and "-" not in words:
         raise UsageError("--null (-0) is for names on stdin, which - among the pictures reads; add -, or leave it out")
     if not words:
-        raise UsageError("no pictures are given; they come first, before --labels or --texts")
+        raise UsageError("no pictures were given; they come first, before --labels or --texts")
     names: list[str] = []
     failed: list[Failure] = []
     for word in words:

@@ -102,7 +102,7 @@ def _library(folder: str, embedder: "Embedder") -> "Library":
 
     library = Library.open(folder, model=embedder)
     if not (library.folder / "catalogue.db").exists():
-        raise InputError(f"{folder} is no library yet; make it: siglip index FOLDER --library {folder}")
+        raise InputError(f"{folder} is not a library yet; make one with: siglip index FOLDER --library {folder}")
     space = library.catalogue.active_space()
     if space is None:
         output.say(f"{folder} is being made, or is empty; it is searched as soon as `siglip index` is done")

@@ -82,7 +82,7 @@ def open_source(
         return ShardSource(shards, store, window=window, label_names=names or label_names, templates=templates)
     if path.is_dir():
         return _open_folder(path, columns, templates, label_names)
-    raise DataError(f"{spec} is {'not a kind of data that can be read' if path.exists() else 'not there'}; {_EXPECTED}")
+    raise DataError(f"{spec} is {'not a kind of data that can be read' if path.exists() else 'missing'}; {_EXPECTED}")
 
 
 def _table(path: Path) -> tuple[Path | None, str | None]:

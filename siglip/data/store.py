@@ -91,7 +91,7 @@ class ShardStore:
         if place.exists():
             return place
         if _is_plain(url):
-            raise DataError(f"{url} is gone; it was there when the data were opened")
+            raise DataError(f"{url} has been removed since the data were opened; put it back, or open the data again")
         import fcntl  # there is none on Windows, where only this is missing
 
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def in_workers(
         codes = [process.exitcode for process in processes if process.exitcode]
         by = f" by {_named(codes[0])}" if codes else ""
         raise DataError(
-            f"a data worker was ended{by}, as the system does when memory runs out; take fewer workers, smaller "
+            f"a data worker was ended{by}, as the system does when memory runs out; use fewer workers, smaller "
             "batches, or a machine with more memory"
         ) from error
     finally:

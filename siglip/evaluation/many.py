@@ -166,7 +166,7 @@ def _judge_vectors(model: str, task: Task, opened: _Opened, run: _Run) -> tuple[
 def _judge_classifier(model: str, task: Task, opened: _Opened, run: _Run) -> tuple[Judged, Sequence[Failure]]:
     """By the probabilities that a trained classifier gives its own classes."""
     if not classifies(model):
-        raise CheckpointError(f"{model} is no trained classifier; task zero-shot or linear-probe measures it")
+        raise CheckpointError(f"{model} is not a trained classifier; evaluate it with task zero-shot or linear-probe")
     classifier = Classifier.from_pretrained(model, **run.options)
     pictures = _embed(classifier, opened.data, list(classifier.labels), run)
     return Judged(model, classifier.fingerprint, evaluate_classifier(pictures, classifier.labels)), pictures.broken

@@ -57,7 +57,7 @@ class Sums:
 def empty_blocks(pairs: Pairs, num_texts: int, rows: int | None) -> Float[Tensor, "2 rows texts"]:
     """Room for the logits and the costs of `rows` images; made once, as fresh pages double the price of the costs."""
     if rows is not None and rows < 1:
-        raise ShapeError(f"rows is the height of a block of logits, at least 1, got {rows}")
+        raise ShapeError(f"rows, the height of a block of logits, must be at least 1, got {rows}")
     fitting = max(1, _BLOCK_BYTES // (num_texts * pairs.images.element_size()))
     return pairs.images.new_empty(2, min(rows or fitting, len(pairs.images)), num_texts)
 

@@ -74,7 +74,7 @@ class Pairs(NamedTuple):
         given = {name: ids for name, ids in (("image_ids", image_ids), ("text_ids", text_ids)) if ids is not None}
         for name, ids in given.items():
             if ids.shape != images.shape[:1]:
-                raise ShapeError(f"{name} must be one a pair, [{len(images)}], got {list(ids.shape)}")
+                raise ShapeError(f"{name} must hold one id for each pair, [{len(images)}], got {list(ids.shape)}")
         # Tensor.to is differentiable: gradients leave in the dtype the embeddings came in
         dtype = torch.promote_types(torch.promote_types(images.dtype, texts.dtype), torch.float32)
         return cls(

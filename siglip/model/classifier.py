@@ -79,7 +79,9 @@ class SiglipForImageClassification(PretrainedModel, nn.Module):
         if self.problem_type == "regression":
             if labels.shape in (logits.shape, logits.squeeze(1).shape):
                 return F.mse_loss(logits.reshape(labels.shape), labels.float())
-            raise ShapeError(f"regression learns one number a score, {list(logits.shape)}, got {list(labels.shape)}")
+            raise ShapeError(
+                f"regression needs one number for each score, {list(logits.shape)}, got {list(labels.shape)}"
+            )
         if labels.shape == logits.shape and self.problem_type != "single_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.float())
         if labels.shape == logits.shape[:1] and not labels.is_floating_point():

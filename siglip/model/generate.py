@@ -63,7 +63,9 @@ class Choice:
                 "one; give one of the two"
             )
         if self.top_p < 1.0 and not self.temperature:
-            raise InputError(f"top_p={self.top_p} cuts what is drawn, and nothing is drawn; give a temperature too")
+            raise InputError(
+                f"top_p={self.top_p} limits what is drawn, but nothing is drawn without a temperature; give one too"
+            )
 
 
 class _Reader:

@@ -90,4 +90,4 @@ def kind_of(model: object) -> Kind:
         if issubclass(found, kind.model):
             return kind
     names = ", ".join(kind.name for kind in KINDS)
-    raise ConfigError(f"{found.__name__} is no model of this package; expected {names} or a subclass of one")
+    raise ConfigError(f"{found.__name__} is not a model class of this package; expected {names} or a subclass of one")

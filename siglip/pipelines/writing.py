@@ -134,7 +134,8 @@ class VisualQuestionAnswering:
             return each(image, lambda items: self.captioner.write(items, prompt, **pace, **choice), written)
         if choice:
             raise InputError(
-                f"{', '.join(choice)} mean nothing with candidate_answers, which are chosen among, not written"
+                f"{', '.join(choice)} cannot be used with candidate_answers, which are compared rather than "
+                "written; leave them out"
             )
         answers = candidate_answers if isinstance(candidate_answers, str) else list(candidate_answers)
 

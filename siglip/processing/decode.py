@@ -185,7 +185,7 @@ def open_header(stream: io.BufferedIOBase, head: bytes) -> Image.Image:
             raise Refused("is a HEIC picture; pip install 'siglip[media]' to read it, or convert it to JPEG") from None
         return HeifImageFile(stream)
     if kind is not None and kind not in READ_KINDS:
-        raise Refused(f"is a {kind} file, which is not read; convert it to JPEG or PNG")
+        raise Refused(f"is a {kind} file, a kind that is not supported; convert it to JPEG or PNG")
     return Image.open(cast(BinaryIO, stream), formats=FORMATS)
 
 

@@ -166,7 +166,7 @@ def _side(size: Any) -> int:
     height = size.get("height") if isinstance(size, Mapping) else None
     if type(height) is not int or height < 1 or dict(size) != {"height": height, "width": height}:
         raise PreparationError(
-            f"size is a height and an equal width in pixels, such as {{'height': 224, 'width': 224}}, got "
+            f"size must be a height and an equal width in pixels, such as {{'height': 224, 'width': 224}}, got "
             f"{clip(repr(size))}"
         )
     return height

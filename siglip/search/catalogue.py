@@ -76,7 +76,7 @@ class Catalogue:
         application, version = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _STAMPS)
         if application != APPLICATION:
             raise LibraryError(
-                f"{self.path} is no catalogue of pictures, or its first page is damaged; move the folder away and "
+                f"{self.path} is not a catalogue of pictures, or its first page is damaged; move the folder away and "
                 "index anew: your pictures are not in it"
             )
         if version == VERSION - 1:

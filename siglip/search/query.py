@@ -64,7 +64,7 @@ def _term(piece: str, sign: float, held: Iterator[str], query: str) -> Term:
     rest = piece[weight.end() :] if weight else piece
     if not rest:
         raise InputError(
-            f"query {clip(repr(query))} has a + or - with nothing behind it; put it in quotes if it is a word"
+            f"query {clip(repr(query))} has a + or - with nothing after it; put it in quotes if it is a word"
         )
     if factor == 0 or not math.isfinite(factor):
         raise InputError(

@@ -16,7 +16,7 @@ def changes(roots: Sequence[Path]) -> Generator[set[Path], None, None]:
         raise InputError("--watch needs watchfiles; pip install 'siglip[search]'") from error
     there = [root for root in roots if root.exists()]
     if not there:
-        raise InputError(f"none of {', '.join(map(str, roots))} is there to be watched")
+        raise InputError(f"none of the folders to watch exists: {', '.join(map(str, roots))}")
     # hidden files count too: a picture may be renamed from one
     for events in watch(*there, watch_filter=None, debounce=_QUIET_MS):
         changed = [Path(path) for _, path in events]

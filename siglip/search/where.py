@@ -79,7 +79,7 @@ class _Parser:
             if match is None:
                 at = len(self.text) - len(self.text[place:].lstrip())
                 raise InputError(
-                    f"where: {clip(repr(self.text[at:][:20]))} is nothing a filter knows; write for example {EXAMPLE}"
+                    f"where: {clip(repr(self.text[at:][:20]))} is not understood; write for example {EXAMPLE}"
                 )
             kind = str(match.lastgroup)
             found.append(_Token(kind, match.group(kind), match.start(kind)))

@@ -164,7 +164,7 @@ class Service:
             if error.status_code == 404:
                 return _told(404, "nothing is at this path; /openapi.json describes all routes", "not_found")
             # FastAPI says 400 of a body only where it could not be read at all
-            unread = "the body is no JSON that can be read; send one object, in UTF-8"
+            unread = "the body is not JSON that can be read; send one object, in UTF-8"
             told = _told(error.status_code, unread if error.status_code == 400 else str(error.detail), "invalid")
             if error.status_code == 405:
                 told.headers["allow"] = ", ".join(_allowed(app, request.url.path))
@@ -188,7 +188,7 @@ def _wrong(error: RequestValidationError) -> tuple[str, str]:
     for one in error.errors():
         kind, message = one["type"], one["msg"]
         if kind == "json_invalid":
-            return f"no JSON: {one['ctx']['error']} at character {one['loc'][-1]}", ""
+            return f"not JSON: {one['ctx']['error']} at character {one['loc'][-1]}", ""
         place = _place(one, error.body)
         is_plain = kind not in ("extra_forbidden", "missing")
         message = "Input should be an object" if kind.startswith("model_") else message

@@ -202,7 +202,7 @@ def check_model(asked: str | None, name: str) -> None:
 def items_of(request: EmbeddingsRequest) -> list[tuple[Literal["text", "image"], str]]:
     """What is to be embedded, in order, each a text or a picture."""
     if (request.input is None) == (request.messages is None):
-        raise BadRequest("give `input` or `messages`, one of them", "input")
+        raise BadRequest("give either `input` or `messages`", "input")
     if request.messages is not None:
         found = [part for chat in request.messages for part in _parts(chat)]
         if len(found) != 1:

@@ -196,7 +196,7 @@ class Guard:
 def _check_json(body: bytes) -> None:
     """Turn away what would cost too much to be read at all."""
     if b"\0" in body:  # as UTF-16 has it, which Python would read too
-        raise _Refusal(400, "the body is no JSON in UTF-8", "invalid")
+        raise _Refusal(400, "the body is not JSON in UTF-8", "invalid")
     if _marks(body) <= _MOST_VALUES:
         return
     # all of them may stand in texts: without escapes, every other quote ends a string

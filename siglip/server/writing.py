@@ -33,7 +33,9 @@ class Writing:
         """An answer for each picture, or the given ones, likeliest first, with probabilities that add up to 1."""
         answers = tuple(body.answers or ())
         if answers and (body.beams > 1 or len(set(answers)) < len(answers)):
-            raise BadRequest("answers are chosen among and not searched for: no beams, none of them twice", "answers")
+            raise BadRequest(
+                "answers chooses one of the given texts; leave beams out, and give no answer twice", "answers"
+            )
         for place, answer in enumerate(answers):
             if problem := messages.problem_of_text(answer):
                 raise BadRequest(problem, f"answers.{place}")

@@ -243,7 +243,7 @@ class TrainConfig:
         try:
             values: object = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"the configuration is no JSON ({error}); it begins with {clip(repr(text))}") from None
+            raise ConfigError(f"the configuration is not JSON ({error}); it begins with {clip(repr(text))}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"the configuration must be one JSON object, got {clip(repr(values))}")
         return _build(cls, typing.cast(dict[str, Any], values), "config")

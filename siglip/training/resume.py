@@ -70,7 +70,7 @@ def load_config(out: Path) -> TrainConfig:
     """The configuration of the run in `out`. Raises ConfigError if there is none."""
     file = out / "config.json"
     if not file.is_file() or not (out / "checkpoints").is_dir():
-        raise ConfigError(f"{out} holds no run to go on with; give the recipe too, or the folder of a run")
+        raise ConfigError(f"{out} holds no run to resume; give the recipe too, or the folder of a run")
     return TrainConfig.from_json(file.read_text(encoding="utf-8"))
 
 
@@ -93,7 +93,8 @@ def find_checkpoint(path: Path) -> tuple[Path, int] | None:
     if step not in steps:
         kept = ", ".join(f"step-{step:08d}" for step in steps) or "none yet"
         raise CheckpointError(
-            f"{path} is no checkpoint of the run {run}; there are: {kept}; {BEST!r} names the best of those that were "
+            f"{path} is not a checkpoint of the run {run}; there are: {kept}; {BEST!r} names the best of "
+            "those that were "
             "judged on held-out data"
         )
     return run, step

@@ -82,7 +82,9 @@ def hold_back(module: nn.Module) -> AbstractContextManager[object]:
 
 def _sharded(module: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
     if not dist.is_initialized():
-        raise ConfigError("sharding='fsdp' is for the processes of torchrun; start with it, or set sharding=replicate")
+        raise ConfigError(
+            "sharding='fsdp' needs processes started by torchrun; start them so, or set sharding=replicate"
+        )
     if config.batch_size % world_size():
         # every process must go through its layers equally often, since they meet at each
         raise ConfigError(

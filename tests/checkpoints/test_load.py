@@ -128,9 +128,9 @@ def test_pictures_for_a_resized_model_are_prepared_at_its_size(tmp_path: Path) -
 
 
 def test_options_that_a_class_cannot_use_are_errors(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="SiglipModel has none"):
+    with pytest.raises(ConfigError, match="SiglipModel has no classes"):
         SiglipModel.from_pretrained(folder, labels=["cat"])
-    with pytest.raises(ConfigError, match="no meaning for SiglipTextModel"):
+    with pytest.raises(ConfigError, match="does not apply to SiglipTextModel"):
         SiglipTextModel.from_pretrained(folder, image_size=64)
 
 

@@ -190,7 +190,7 @@ def test_broken_pictures_are_listed_and_the_exit_code_says_so(siglip: Run, model
     ("words", "code", "message"),
     [
         ("nan --task retrieval --data test", 1, "no model 'nan'.*did you mean 'nano'"),
-        ("MODEL --task retrieval --data nowhere", 1, "nowhere is not there; expected shards"),
+        ("MODEL --task retrieval --data nowhere", 1, "nowhere is missing; expected shards"),
         ("MODEL --task retrieval --data test --shots 3", 2, "--shots is for --task k-shot, not for retrieval"),
         ("MODEL --task k-shot --data test", 2, "name them with --train"),
         ("MODEL --task zero-shot --data test --classes cifar", 2, "neither a file nor one of cifar10, cifar100, imag"),

@@ -82,7 +82,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
         (["--versoin"], "no option '--versoin'; did you mean '--version'?"),
         (["classify", "a.png", "--lables", "x"], "no option '--lables'; did you mean '--labels'?"),
         (["classify", "a.png"], "one of the arguments --labels --labels-file is required"),
-        (["classify", "--labels", "x"], "no pictures are given; they come first, before --labels or --texts"),
+        (["classify", "--labels", "x"], "no pictures were given; they come first, before --labels or --texts"),
         (["classify", "a", "--labels", "x", "--top", "-1"], "argument --top: expected a whole number >= 1, got '-1'"),
         (["classify", "a", "--labels", "x", "--template", "y"], "argument --template: 'y' has no {} for the label"),
         (["classify", "a", "--labels", "x", "--sheet", "y.jpg"], "argument --sheet: 'y.jpg' does not end in .png"),
@@ -93,7 +93,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
         (["data", "pack", "a", "b", "--sheat", "x"], "no option '--sheat'"),  # --sheet would be refused
         (["classify", "a", "--labels", "x", "--quux"], "no option '--quux'"),
         (["models", "--json", "--jsonl"], "argument --jsonl: not allowed with argument --json"),
-        (["embed", "a", "--texts", "x", "--out", "y"], "give pictures, or --texts, or --texts-file: one of them"),
+        (["embed", "a", "--texts", "x", "--out", "y"], "give one of these: pictures, --texts or --texts-file"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line_with_the_nearest_name(
@@ -127,11 +127,11 @@ _NULL = "--null (-0) is for names on stdin, which - among the pictures reads; ad
         ),
         (
             "ask samples why? --answers a b --max-tokens 5",
-            "--answers are chosen among and --max-tokens is for writing; give one of the two",
+            "--answers chooses one of the given texts and --max-tokens is for writing; give one of the two",
         ),
         (
             "ask samples why? --answers a b --beams 1",
-            "--answers are chosen among and --beams is for writing; give one of the two",
+            "--answers chooses one of the given texts and --beams is for writing; give one of the two",
         ),
         ("ask samples why? --answers a b a", "one of the --answers is given twice; give each once"),
         (

@@ -219,7 +219,7 @@ def test_folders_without_data_say_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(DataError, match=r"holds 2 \.png, 1 \.md, 1 pictures outside of class folders"):
         open_source(tmp_path)
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="is missing"):
         open_source(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"got list"):
         open_source(["a.tar"])

@@ -80,5 +80,7 @@ def test_names_are_checked_before_data_are_read() -> None:
 
 
 def test_a_model_of_another_kind_is_refused_by_its_task(model: str) -> None:
-    with pytest.raises(CheckpointError, match="is no trained classifier; task zero-shot or linear-probe"):
+    with pytest.raises(
+        CheckpointError, match="is not a trained classifier; evaluate it with task zero-shot or linear-probe"
+    ):
         evaluate_models([model], Task(name="classification", data=SAMPLES))

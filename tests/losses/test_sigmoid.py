@@ -158,8 +158,8 @@ def test_scale_and_bias_may_have_no_axis_or_one() -> None:
         ({"text_embeds": torch.zeros(3, 5)}, r"got images \[3, 4\] and texts \[3, 5\]"),
         ({"logit_scale": torch.zeros(3)}, r"logit_scale must be one number .* got \[3\]"),
         ({"logit_bias": torch.zeros(1, 2)}, r"logit_bias must be one number .* got \[1, 2\]"),
-        ({"image_ids": torch.arange(2)}, r"image_ids must be one a pair, \[3\], got \[2\]"),
-        ({"text_ids": torch.arange(4)}, r"text_ids must be one a pair, \[3\], got \[4\]"),
+        ({"image_ids": torch.arange(2)}, r"image_ids must hold one id for each pair, \[3\], got \[2\]"),
+        ({"text_ids": torch.arange(4)}, r"text_ids must hold one id for each pair, \[3\], got \[4\]"),
         ({"image_embeds": torch.zeros(0, 4), "text_embeds": torch.zeros(0, 4)}, "the batch is empty"),
     ],
 )

@@ -50,7 +50,7 @@ def test_subclasses_are_of_their_parents_kind_and_others_of_none() -> None:
         pass
 
     assert kind_of(Mine).model is SiglipTextModel
-    with pytest.raises(ConfigError, match="Linear is no model of this package; expected SiglipModel, "):
+    with pytest.raises(ConfigError, match="Linear is not a model class of this package; expected SiglipModel, "):
         kind_of(nn.Linear(1, 1))
 
 

@@ -146,7 +146,7 @@ def test_pictures_of_phones_are_read_where_their_library_is_and_named_where_it_i
 
 
 def test_kinds_that_are_not_read_are_named_and_jpegs_of_two_pictures_and_jpeg_2000_are_read() -> None:
-    assert reason(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50)).startswith("is a JPEG XL file, which is not read")
+    assert reason(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50)).startswith("is a JPEG XL file, a kind that is not supported")
     assert reason(b"8BPS" + bytes(50)).startswith("is a Photoshop file")
     assert same(encoded(PICTURE, "JPEG2000", irreversible=False))
     two = encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(180)])

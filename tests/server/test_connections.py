@@ -53,8 +53,8 @@ def test_head_is_answered_as_get_without_a_body(server: Running, path: str) -> N
         ("/v1/embeddings", {"input": ["a"] * 1025}, "input", "List should have at most 1024 items"),
         ("/v1/embeddings", {"input": "a", "modle": "b"}, "modle", "modle: Extra inputs are not permitted"),
         ("/v1/score", {"texts": "a"}, "images", "images: Field required"),
-        ("/v1/score", b'{"texts": ', None, "body: no JSON: Expecting value at character 10"),
-        ("/v1/score", b'{"texts": "\xff"}', None, "the body is no JSON that can be read"),
+        ("/v1/score", b'{"texts": ', None, "body: not JSON: Expecting value at character 10"),
+        ("/v1/score", b'{"texts": "\xff"}', None, "the body is not JSON that can be read"),
         ("/v1/score", [], None, "body: Input should be"),
     ],
 )

@@ -91,7 +91,7 @@ def test_a_classifier_has_no_text_tower_to_train(checkpoint: Path) -> None:
 
 def test_one_class_alone_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     pictures = class_folders(tmp_path / "train", ["red"], 2)
-    with pytest.raises(DataError, match="has one class alone, red; a classifier needs two"):
+    with pytest.raises(DataError, match="has only one class, red; a classifier needs two"):
         train(run_on(checkpoint, pictures), tmp_path / "run")
 
 
@@ -169,9 +169,9 @@ def test_every_checkpoint_of_a_classifier_becomes_a_classifier(
         assert ours.keys() == theirs.keys()
     assert Classifier.from_pretrained(tmp_path / "best").labels == ["blue", "red"]
     assert main(["convert", str(exported), str(tmp_path / "other"), "--to", "open_clip"]) == 1
-    assert "open_clip holds no classifiers; write this one in the layout huggingface" in capsys.readouterr().err
+    assert "the layout open_clip cannot hold a classifier; write it as huggingface" in capsys.readouterr().err
     assert main(["classify", str(pictures), "--model", str(run / "best")]) == 1
-    assert "names a checkpoint of a run, which is no model yet; `siglip convert" in capsys.readouterr().err
+    assert "is a checkpoint of a run, not yet a model; `siglip convert" in capsys.readouterr().err
     assert (
         main(["convert", str(run / "checkpoints" / "step-00000003"), str(tmp_path / "no"), "--to", "huggingface"]) == 1
     )

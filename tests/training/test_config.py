@@ -30,7 +30,7 @@ def test_a_configuration_survives_its_own_json(tiny_config: SiglipConfig) -> Non
         ('{"steps": 5}', "TrainConfig needs a value for model and for data"),
         ('{"model": {"source": "nano"}, "data": {}}', "DataSpec needs a value for train"),
         ("[5]", "must be one JSON object, got \\[5\\]"),
-        ("steps: 5", "is no JSON .*it begins with 'steps: 5'"),
+        ("steps: 5", "is not JSON .*it begins with 'steps: 5'"),
     ],
 )
 def test_json_that_is_no_configuration_is_refused(text: str, message: str) -> None:

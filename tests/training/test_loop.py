@@ -154,6 +154,6 @@ def test_a_folder_with_a_run_takes_no_other_one(shard: Path, tmp_path: Path) -> 
 
 
 def test_what_is_missing_is_told_before_the_first_step(shard: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere is not there"):
+    with pytest.raises(DataError, match="nowhere is missing"):
         train(small_run(shard, data_held_out="nowhere"), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

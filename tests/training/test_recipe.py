@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_recipe_is_told_with_its_line(tmp_path: Path, text:
         (["--set", "steps"], 2, "expected KEY=VALUE, got 'steps'"),
         (["--set", "steps=1", "steps=2"], 2, "--set gives steps twice"),
         (["--resume", "--dry-run"], 2, "not allowed with argument"),
-        (["--set", "data.train=nowhere"], 1, "nowhere is not there; expected shards"),
+        (["--set", "data.train=nowhere"], 1, "nowhere is missing; expected shards"),
     ],
 )
 def test_the_command_line_tells_what_is_wrong_in_one_line(

@@ -40,7 +40,7 @@ class ClassTask:
     @classmethod
     def build(cls, config: TrainConfig, labels: Sequence[str]) -> tuple[nn.Module, AnyProcessor]:
         if len(labels) == 1:
-            raise DataError(f"{config.data.train} has one class alone, {clip(labels[0])}; a classifier needs two")
+            raise DataError(f"{config.data.train} has only one class, {clip(labels[0])}; a classifier needs two")
         if not labels:
             raise DataError(
                 f"{config.data.train} has no classes to learn; give a folder with one folder of pictures for each "

@@ -48,6 +48,14 @@ EXIT_CODES = """exit codes:
   3    done, but some items failed; they are listed on stderr
   130  stopped by Ctrl-C
   143  stopped by SIGTERM; a training run has saved its state"""
+# `siglip search QUERY && ...` and scripts that tell nothing from an error rely on it
+LIKE_GREP = ("search", "similar")
+EXIT_CODES_LIKE_GREP = """exit codes, as of grep:
+  0    something was found
+  1    nothing matches
+  2    error, explained in one line on stderr, or wrong usage
+  3    found, but some items failed; they are listed on stderr
+  130  stopped by Ctrl-C"""
 
 HELP = """usage: siglip COMMAND ...
 
@@ -71,6 +79,8 @@ Results go to stdout: a table on a terminal, tab-separated values in a pipe,
 JSON with --json or --jsonl. Everything else goes to stderr.
 
 {exit_codes}
+
+Of search and similar 1 means that nothing matches, and 2 an error, as of grep.
 """
 
 
@@ -100,7 +110,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (SiglipError, OSError) as error:
         if os.environ.get("SIGLIP_DEBUG"):
             raise
-        code = _complain(_one_line(error), 1)
+        code = _complain(_one_line(error), 2 if words[0] in LIKE_GREP else 1)
     except KeyboardInterrupt:
         code = 130
         if ours:
@@ -167,7 +177,7 @@ def _dispatch(words: list[str]) -> int:
     parser = _Parser(
         prog=f"siglip {name}",
         description=module.__doc__,
-        epilog=EXIT_CODES,
+        epilog=EXIT_CODES_LIKE_GREP if name in LIKE_GREP else EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -12,9 +12,9 @@ camera, latitude, longitude or seconds with values:
 
 The confidence is the share of things absent from the library whose nearest
 picture is farther than this one; of several texts that are added the lowest
-counts. From 0.97 a hit is a find. Without one the exit code is 1, as of grep,
-and a terminal, --html and --sheet show the nearest instead. Weak models are
-seldom sure: --all takes all hits. The probability is the model's own.
+counts. From 0.97 a hit is a find. Without one the exit code is 1, and a
+terminal, --html and --sheet show the nearest instead. Weak models are seldom
+sure: --all takes all hits. The probability is the model's own.
 
 for example:
   siglip search "a beagle" --all

@@ -59,8 +59,34 @@ def test_nothing_that_matches_is_exit_code_1_and_said(shelf: Path, capsys: pytes
     capsys.readouterr()
     assert main(["search", "a beagle", "--all", "--page", "99", "--paths"]) == 1
     assert capsys.readouterr() == ("", "siglip: there are no hits on page 99\n")
-    assert main(["search", "a beagle", "--where", "breadth > 1"]) == 1
-    assert "no column 'breadth'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "a beagle", "--where", "breadth > 1"], "no column 'breadth'"),
+        (["search", "a beagle", "--top", "0"], "--top"),
+        (["search"], "the query is empty"),
+        (["search", "--like", "absent.png"], "absent.png: no such file"),
+        (["search", "a beagle", "--library", "samples"], "no library"),
+        (["search", "a beagle", "--all", "--html", "library"], "library"),
+        (["similar", "absent.png"], "absent.png: no such file"),
+        (["similar", "samples/cat.jpg", "--where", "width >"], "expected a number"),
+    ],
+)
+def test_an_error_of_search_is_exit_code_2_as_of_grep(
+    words: list[str], said: str, shelf: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert said.lower() in printed.err.lower() and printed.err.splitlines()[-1].startswith("siglip: error: ")
+
+
+def test_hits_that_could_not_be_copied_are_exit_code_3(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["search", "a beagle", "--all", "--top", "1", "--copy-to", "out"]
+    assert main(words) == 0
+    assert main(words) == 3
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_hits_that_are_not_sure_are_counted_and_shown_on_request(
@@ -215,7 +241,7 @@ def test_vectors_go_out_and_come_in(shelf: Path, capsys: pytest.CaptureFixture[s
 
 def test_without_a_library_the_way_to_one_is_told(siglip: Run, tmp_path: Path):
     done = siglip("search", "x", SIGLIP_LIBRARY=str(tmp_path / "none"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == (
         f"siglip: error: {tmp_path / 'none'} holds no library of pictures; make one with `siglip index FOLDER`\n"
     )

@@ -70,7 +70,8 @@ class Service:
         self.ready = self.watched = False
         app = FastAPI(
             title="siglip", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan,
-            telemetry=_NO_TELEMETRY,
+            # behind a proxy with a certificate it would lead a client and its key to an address without one
+            redirect_slashes=False, telemetry=_NO_TELEMETRY,
         )  # fmt: skip
         app.get("/livez", **as_described(answers.Alive))(self.livez)
         app.get("/readyz", response_model=answers.Ready, responses={503: {"model": answers.Ready}})(self.readyz)

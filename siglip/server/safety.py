@@ -6,6 +6,7 @@ by strangers.
 
 import asyncio
 import base64
+import email.message
 import hashlib
 import hmac
 import ipaddress
@@ -20,7 +21,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from siglip.errors import InputError
+from siglip.errors import InputError, clip
 from siglip.server.forms import as_json
 from siglip.server.metrics import Metrics
 
@@ -138,11 +139,14 @@ class Guard:
         origin = request.header(b"origin")
         if origin and origin.partition("://")[2].lower() != request.header(b"host").lower():
             raise _Refusal(403, "pages of other sites may not use this service", "origin")
+        if request.scope["method"] != "POST" or "POST" not in self._methods(request.scope["path"]):
+            return
         # a form that such a page may send without asking has another type, if it has anything in it
         empty = request.header(b"content-length") == "0"
-        plain = request.scope["method"] == "POST" and request.media_type() not in ("application/json", _FORM)
-        if plain and not empty and "POST" in self._methods(request.scope["path"]):
+        if request.media_type() not in ("application/json", _FORM) and not empty:
             raise _Refusal(415, f"send JSON as application/json, or files as {_FORM}", "content_type")
+        if problem := request.encoding_problem():
+            raise _Refusal(415, problem, "content_encoding")
 
     def _is_ours(self, host: str) -> bool:
         name = host.lower()
@@ -259,6 +263,20 @@ class _Request:
 
     def media_type(self) -> str:
         return self.header(b"content-type").split(";")[0].strip().lower()
+
+    def encoding_problem(self) -> str | None:
+        """Why the bytes of the body are not those of its text or form."""
+        packed = [way for way in self.headers(b"content-encoding") if way.strip().lower() not in ("", "identity")]
+        if packed:
+            return (
+                f"the body is sent with Content-Encoding {clip(repr(packed[0]))}; send it as it is, without that header"
+            )
+        words = email.message.Message()
+        words["content-type"] = self.header(b"content-type")
+        charset = words.get_content_charset("utf-8")
+        if charset not in ("utf-8", "utf8", "us-ascii"):
+            return f"the body is sent in the charset {clip(repr(charset))}; send it in UTF-8"
+        return None
 
     def announced_bytes(self) -> int:
         length = self.header(b"content-length")

@@ -17,7 +17,7 @@ _OF_INPUT = {400: "The request is not understood; `param` names the field.", 404
 _OF_BODIES = {
     408: "The body took too long to come.",
     413: "It can never fit: the body or the work is too large.",
-    415: f"The body is neither application/json nor {_FORM}.",
+    415: f"The body is neither application/json nor {_FORM}, or it is compressed, or not in UTF-8.",
 }
 _OF_WORK = {
     429: "The service has taken on all it can; try again in a second.",

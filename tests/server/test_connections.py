@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 import json
 import re
@@ -29,6 +30,45 @@ def test_a_method_that_a_route_has_not_is_a_405_that_names_those_it_has(server: 
     # what is sent counts where a route takes something only
     for path, status in (("/livez", 405), ("/nothing", 404), ("/v1/score", 415)):
         assert server.ask(path, b"x", Content_Type="text/plain")[0] == status
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status", "told"),
+    [
+        ("Content-Encoding", "gzip", 415, "'gzip'"),
+        ("Content-Encoding", "identity, br", 415, "'identity, br'"),
+        ("Content-Encoding", "Identity", 200, None),
+        ("Content-Type", "application/json; charset=ISO-8859-1", 415, "'iso-8859-1'"),
+        ("Content-Type", 'Application/JSON; charset="UTF-8"', 200, None),
+    ],
+)
+def test_a_body_that_is_packed_or_not_in_utf_8_is_refused_with_what_to_send(
+    server: Running, name: str, value: str, status: int, told: str | None
+) -> None:
+    body = json.dumps({"input": "a"}).encode()
+    packed = gzip.compress(body) if "gzip" in value else body
+    headers = {"Content-Type": "application/json", name: value}
+    found, answer, _ = server.ask("/v1/embeddings", packed, **headers)
+    assert found == status
+    if told is not None:
+        assert told in answer["error"]["message"] and "send it" in answer["error"]["message"]
+
+
+def test_a_body_is_asked_for_only_where_it_is_wanted(server: Running) -> None:
+    body = json.dumps({"input": "a"}).encode()
+    for more, status in (((), b"100"), (("Content-Encoding: gzip",), b"415")):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=250) as connection:
+            told = connection.makefile("rb")
+            connection.sendall(head(len(body), "Expect: 100-continue", *more))
+            assert told.readline().split()[1] == status
+            if status == b"100":
+                connection.sendall(body)
+                assert told.readline() == b"\r\n" and told.readline().split()[1] == b"200"
+
+
+def test_a_path_with_a_slash_more_leads_nowhere(server: Running) -> None:
+    status, answer, told = server.ask("/v1/embeddings/", {"input": "a"})
+    assert status == 404 and "/openapi.json" in answer["error"]["message"] and "location" not in told
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/metrics", "/v1/models", "/page/style.css", "/docs"])

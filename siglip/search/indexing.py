@@ -238,11 +238,18 @@ class Undone:
 def undone_in(catalogue: Catalogue, space: Space | None) -> Undone:
     """Nearly always there is nothing. A film is done when one of its pictures is."""
     embedded = book_of(catalogue, space)[:, 0] if space is not None else np.zeros(0, np.int64)
-    known = _numbers(catalogue, "SELECT id FROM image WHERE error IS NULL")
-    broken = _numbers(catalogue, "SELECT id FROM image WHERE error IS NOT NULL")
-    lacking = np.setdiff1d(known, embedded)
-    done = np.concatenate([np.setdiff1d(known, lacking), broken])
-    images = set(np.setdiff1d(_numbers(catalogue, "SELECT DISTINCT image FROM file"), done).tolist())
+    ((count, lowest, highest),) = catalogue.rows(
+        "SELECT count(*), coalesce(min(id), 1), coalesce(max(id), 0) FROM image"
+    )
+    # where none is missing between them, nothing need be read
+    whole = count == highest - lowest + 1
+    without = np.zeros(highest + 1, bool)
+    without[np.arange(lowest, highest + 1) if whole else _numbers(catalogue, "SELECT id FROM image")] = True
+    without[_numbers(catalogue, "SELECT id FROM image WHERE error IS NOT NULL")] = False
+    without[embedded[embedded <= highest]] = False
+    lacking = np.flatnonzero(without)
+    unknown = "SELECT image FROM file f WHERE NOT EXISTS (SELECT 1 FROM image i WHERE i.id = f.image)"
+    images = {*lacking.tolist(), *_numbers(catalogue, unknown).tolist()}
     digests = {row[0] for row in catalogue.rows_for("SELECT digest FROM image WHERE id IN KEYS", lacking.tolist())}
     kept = catalogue.ids(digests)
     films = {digest for digest, ids in kept.items() if np.isin(ids, embedded).any()}

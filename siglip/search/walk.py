@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import stat
+import sys
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ class Walk:
             if (suffix in _SUFFIXES or suffix.lower() in _SUFFIXES) and entry.is_file(follow_symlinks=False):
                 try:  # nearly all of a large tree comes by here
                     status = entry.stat(follow_symlinks=False)
-                    found.append((os.fsencode(name), status.st_size, status.st_mtime_ns))
+                    found.append((name.encode(_CODING, "surrogateescape"), status.st_size, status.st_mtime_ns))
                 except OSError as error:
                     self._tell(folder + os.fsencode(name), error)
                 continue
@@ -134,3 +135,4 @@ class Walk:
 
 
 _SEPARATOR = os.sep.encode()
+_CODING = sys.getfilesystemencoding()  # as os.fsencode, without a call for each file

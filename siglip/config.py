@@ -223,8 +223,8 @@ class SiglipConfig(PretrainedConfig):
         """Read a `config.json` of the published layout; raises NotYetSupported or ConfigError."""
         if as_mapping(values, "config.json").get("model_type") == "paligemma":
             raise ConfigError(
-                "config.json: model_type is 'paligemma', a model that writes captions and answers; load "
-                "it as PaliGemmaForConditionalGeneration, or give a SigLIP model"
+                "config.json: model_type is 'paligemma', a model that writes and cannot compare pictures "
+                "with texts; load it as PaliGemmaForConditionalGeneration, or give a SigLIP model"
             )
         of_towers = [spec.name for kind in (SiglipTextConfig, SiglipVisionConfig) for spec in fields(kind)]
         reject_misspelt(values, [*(spec.name for spec in fields(cls)), *of_towers], "config.json")

@@ -114,7 +114,7 @@ def test_bad_input_is_told(folder: Path) -> None:
         pipeline("image-to-text", folder)(FILES[0], prompt="caption " * 200)
     with pytest.raises(ConfigError, match="captions and answers need a PaliGemma"):
         pipeline("image-to-text", "nano")
-    with pytest.raises(ConfigError, match="a model that writes captions and answers"):
+    with pytest.raises(ConfigError, match="a model that writes and cannot compare pictures"):
         pipeline("image-feature-extraction", folder)
     with pytest.raises(InputError, match="this task needs a Captioner"):
         pipeline("image-to-text", Embedder.from_pretrained("nano"))

@@ -76,7 +76,7 @@ def test_questions_give_an_accuracy_and_what_is_broken_is_listed(
     ("words", "code", "said"),
     [
         ("nano --task captioning --data .", 1, "captions and answers need a PaliGemma"),
-        ("MODEL --task retrieval --data .", 1, "compares nothing"),
+        ("MODEL --task retrieval --data .", 1, "cannot compare pictures"),
         ("MODEL --task vqa --data . --clip-score nano", 2, "--clip-score is for --task captioning, not for vqa"),
         ("MODEL --task captioning --data . --clip-score nan", 1, "no model 'nan'"),
         ("MODEL --task captioning --data . --max-tokens 500", 1, "this decoder reads 128"),

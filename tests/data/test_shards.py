@@ -129,7 +129,7 @@ def test_shards_cut_or_gone_after_opening_are_told(make_shards: MakeShards) -> N
     with pytest.raises(DataError, match="is shorter than its index says"):
         source.sample(0)
     (folder / "train-001.tar").unlink()
-    with pytest.raises(DataError, match=r"train-001\.tar is gone"):
+    with pytest.raises(DataError, match=r"train-001\.tar has been removed"):
         source.sample(2)
 
 

@@ -169,7 +169,7 @@ def test_a_report_that_fails_leaves_the_last_one(
             tar.add(tmp_path / name, name)
     shard = open_source(tmp_path / "shard.tar")
     (tmp_path / "shard.tar").unlink()
-    with pytest.raises(DataError, match="is gone"):
+    with pytest.raises(DataError, match="has been removed"):
         write_report(evaluation(0.75, source=shard), tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 

@@ -65,11 +65,11 @@ def recipe() -> TrainConfig:
             workers=0,
         ),
         optimizer=OptimizerSpec(lr=1.5e-3, weight_decay=0.05, warmup_steps=100),
-        steps=3000,
+        steps=5000,
         batch_size=64,
         precision="bfloat16",
         ema=0.99,
-        evaluate_every=3000,
+        evaluate_every=5000,
         log_every=100,
     )
 

@@ -5,8 +5,8 @@ best batches; lone ones each in a call of its own. "large" is a text tower of th
 where computing counts more than HTTP. "plain" is a FastAPI route around transformers' SiglipModel of the same weights
 that computes each request alone. Clients and services share the cores. The column cpu compares processor time: that of
 a service is its process's, without the clients'. It says what a request costs where the cores are busy otherwise.
---infinity PROGRAM measures infinity-emb beside, and --requests N sends so many lone texts, and a picture after each
-ninth, and tells the memory.
+--infinity PROGRAM measures infinity-emb beside with the built-in model (its transformers builds no "large"), and
+--requests N sends so many lone texts, and a picture after each ninth, and tells the memory.
 """
 
 import base64
@@ -96,7 +96,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"text number {number}" for number in range(64 if options.quick else 1000 if name == "nano" else 128)
             ]
             rounds = options.rounds or (1 if options.quick else 5)
-            found, told = measured(name, model, texts, rounds=rounds, infinity=options.infinity)
+            found, told = measured(
+                name, model, texts, rounds=rounds, infinity=options.infinity if name == "nano" else None
+            )
             rows += found
             facts |= {f"{name}: {what}": fact for what, fact in told.items()}
     publish("How close is the service to the direct call?", rows, facts, quick=options.quick)
@@ -223,7 +225,7 @@ def wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
             return ask(connection, "is it there?")
         except ConnectionRefusedError:
             if process.poll() is not None or time.monotonic() > end:
-                raise
+                raise RuntimeError(f"this program does not answer, run it to see why: {process.args}") from None
             time.sleep(0.2)
         finally:
             connection.close()

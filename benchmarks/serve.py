@@ -261,9 +261,8 @@ def all_at_once(embedder: Embedder, texts: list[str]) -> None:
 
 
 def processor_s(pid: int) -> float:
-    """Of all threads of a process so far, to the nanosecond."""
-    stats = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(stat.read_text().split()[0]) for stat in stats) / 1e9
+    """Of all threads of a process so far, the ended ones too, to the nanosecond."""
+    return time.clock_gettime(~pid << 3 | 2)  # the number of another process's clock in Linux (clock_getcpuclockid)
 
 
 def resident_mb(pid: int) -> int | None:

@@ -59,11 +59,13 @@ CREATE VIEW picture AS
     FROM image i LEFT JOIN still s ON s.image = i.id;
 """
 
-# files that are there and the picture in each, of a film the first that is kept; and the further ones of films
+# files that are there and the picture in each, of a film the first that is kept; and the further ones of films, which
+# are few, so that SQLite has to begin with them (CROSS JOIN keeps the order)
 PICTURES = "located f JOIN picture i ON i.id = f.image"
 FURTHER = (
-    "still s JOIN picture i ON i.id = s.image JOIN image a ON substr(a.digest, 1, 4) = substr(i.digest, 1, 4) AND "
-    "a.digest = i.digest AND a.id != i.id JOIN located f ON f.image = a.id"
+    "still s CROSS JOIN picture i ON i.id = s.image CROSS JOIN image a ON "
+    "substr(a.digest, 1, 4) = substr(i.digest, 1, 4) AND a.digest = i.digest AND a.id != i.id "
+    "CROSS JOIN located f ON f.image = a.id"
 )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sqlite3
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from siglip.cli.main import main
 from siglip.errors import UnreadableImage
-from siglip.search import Library, media, walk
+from siglip.search import Library, media, schema, walk
 from siglip.search.media import stills
 from tests.search.conftest import CountingEmbedder, draw
 
@@ -147,6 +148,22 @@ def test_films_in_a_library_are_found_by_their_best_frame_and_known_again(
             assert embedder.pictures == 0
             assert other.similar(tmp_path / "blue.png")[0].image == library.similar(tmp_path / "blue.png")[0].image
         assert library.check() == ([], [])
+
+
+def test_a_filter_costs_nothing_for_films_where_there_are_none():
+    """Counted in steps of SQLite: two for each file would be 4,000."""
+    catalogue = sqlite3.connect(":memory:")
+    catalogue.deserialize(schema.empty())
+    catalogue.execute("INSERT INTO folder(path) VALUES (?)", (b"/pictures/",))
+    for number in range(1, 2001):
+        catalogue.execute("INSERT INTO image(digest, width, seal) VALUES (?, ?, 0)", (os.urandom(32), number))
+        catalogue.execute("INSERT INTO file VALUES (1, ?, 1, 1, ?, 0)", (f"{number}.jpg".encode(), number))
+    steps: list[None] = []
+    catalogue.set_progress_handler(lambda: steps.append(None), 1)
+    assert catalogue.execute(f"SELECT i.id FROM {schema.FURTHER} WHERE i.width > 1500").fetchall() == []
+    assert len(steps) < 100
+    assert len(catalogue.execute(f"SELECT i.id FROM {schema.PICTURES} WHERE i.width > 1500").fetchall()) == 500
+    catalogue.close()
 
 
 def test_a_terminal_and_a_page_show_the_moment_of_a_film_and_a_pipe_the_bare_path(

@@ -9,21 +9,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from contextlib import contextmanager
-from functools import cached_property
+from functools import partial
 from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from siglip.checkpoints import files_key, fingerprint, remembered_fingerprint
 from siglip.devices import find_device, find_dtype, for_inference
-from siglip.embeddings import Embeddings, Kind
+from siglip.embeddings import Embeddings, Kind, Maker
 from siglip.errors import Failure, InputError, PreparationError, ShapeError, clip, warn
-from siglip.keywords import LoadOptions, accepted, chosen_dtype
+from siglip.keywords import EmbedOptions, LoadOptions, accepted, agreed, chosen_dtype
 from siglip.model import SiglipModel
 from siglip.pretrained import StrPath
 from siglip.processing import ImageInput, SiglipProcessor, image_name
@@ -34,10 +34,16 @@ _KEPT_LABELS = 4096
 # prompts encoded before they are averaged, which bounds memory for many labels times many templates
 _PROMPTS_AT_ONCE = 2048
 _OPTIONS = ("device", "dtype", "batch_size", "reduced_decode")
+# what keywords of sentence-transformers may say, since it happens anyway
+_HAPPENS: dict[str, tuple[bool | str, ...]] = {
+    "normalize_embeddings": (True,),
+    "convert_to_numpy": (True,),
+    "convert_to_tensor": (False,),
+    "precision": ("float32",),
+}
 
-
-# vectors as they come from this file, or from anywhere else
-Vectors = Embeddings | Float32[np.ndarray, "_ _"]
+# vectors as they come from this file, or rows from anywhere else; a single one is one row
+Vectors = Embeddings | Float[np.ndarray, "..."] | Float[Tensor, "..."] | Sequence[Sequence[float]] | Sequence[float]
 # told the number of items just done; True: a bar on stderr
 Progress = Callable[[int], object] | bool
 # the position of an input and its unit vector, or what went wrong
@@ -76,7 +82,7 @@ class Embedder:
         self._towers = for_inference(model, self.device, self.dtype)
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
-        self._files: str | None = None  # which files the model was read from, if that is worth remembering
+        self.maker = Maker("a model in memory", partial(fingerprint, model, processor))
         self._pictures = PictureStream(processor.image_processor, batch_size=batch_size, reduced=reduced_decode)
 
     @classmethod
@@ -107,18 +113,18 @@ class Embedder:
             batch_size=batch_size,
             reduced_decode=reduced_decode,
         )
-        embedder._files = files_key(source, **hub)
+        compute = partial(fingerprint, embedder.model, embedder.processor)
+        files = files_key(source, **hub)  # if it is worth remembering
+        embedder.maker = Maker(str(source), partial(remembered_fingerprint, files, compute) if files else compute)
         return embedder
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hex digest of weights, configuration and preparation: the same on every device and in every dtype.
 
         Computed when first asked for. Of large files it is remembered, see `files_key`.
         """
-        if self._files is None:
-            return fingerprint(self.model, self.processor)
-        return remembered_fingerprint(self._files, lambda: fingerprint(self.model, self.processor))
+        return self.maker.fingerprint
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: UInt8[np.ndarray, "batch size size_ 3"]) -> Float32[np.ndarray, "batch dim"]:
@@ -133,13 +139,22 @@ class Embedder:
         """Unit vectors of texts, in one pass. Raises PreparationError naming the first that is not a text."""
         return self._text_vectors(list(texts))
 
-    def embed_images(self, items: Iterable[ImageInput], *, progress: Progress = False) -> Embeddings:
+    def embed_images(
+        self,
+        items: Iterable[ImageInput],
+        *,
+        progress: Progress = False,
+        batch_size: int | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
         """Embed pictures; those that cannot be read are reported in `failures` and the others go on.
 
-        `progress` is called with the number of pictures just done; True shows a bar. Raises InputError for a single
-        picture.
+        `progress` is called with the number of pictures just done; True shows a bar. This call may have another
+        `batch_size`. Of sentence-transformers' keywords `show_progress_bar` is honoured, and those that ask for
+        float32 arrays of unit length may stand. Raises InputError for a single picture, and for other keywords.
         """
         check_many(items)
+        progress = _asked(progress, options, "embed_images")
         names: list[str] = []
 
         def noted() -> Generator[ImageInput]:
@@ -148,20 +163,30 @@ class Embedder:
                 yield item
 
         count = len(items) if isinstance(items, Sized) else None
+        found = self._pictures.stream(noted(), self.encode_pixels, batch_size=batch_size)
         with _progress(progress, count, "picture") as done:
-            return self._gathered(self._pictures.stream(noted(), self.encode_pixels), names, "image", done)
+            return self._gathered(found, names, "image", done)
 
-    def embed_texts(self, items: Iterable[str], *, progress: Progress = False) -> Embeddings:
+    def embed_texts(
+        self,
+        items: Iterable[str],
+        *,
+        progress: Progress = False,
+        batch_size: int | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
         """Embed texts, equal ones once; what is not a text is reported in `failures`.
 
-        `progress` is called with the number of texts just done; True shows a bar. Raises InputError for a single text.
+        Keywords are those of embed_images. Raises InputError for a single text, and for other keywords.
         """
+        progress = _asked(progress, options, "embed_texts")
+        size = self.batch_size if batch_size is None else checked_batch_size(batch_size)
         if isinstance(items, str):
             raise InputError(f"embed_texts takes a list of texts, got the single text {clip(repr(items))}; pass [text]")
         texts = list(items)
         self.processor.tokenizer.warn_of_loss(texts)
         with _progress(progress, len(texts), "text") as done:
-            return self._gathered(self._stream_texts(texts), texts, "text", done)
+            return self._gathered(self._stream_texts(texts, size), texts, "text", done)
 
     def stream_images(self, items: Iterable[ImageInput], **pace: Unpack[Pace]) -> Generator[Embedded, None, None]:
         """Yield (position, unit vector) or a Failure for each picture, in order; `items` need not end.
@@ -212,11 +237,16 @@ class Embedder:
         return [label for label in dict.fromkeys(labels) if (label, templates) not in self._kept]
 
     def similarity(self, rows: Vectors, columns: Vectors) -> Float32[np.ndarray, "rows columns"]:
-        """Cosines of all pairs of unit vectors, of pictures or texts alike.
+        """Cosines of all pairs of unit vectors, of pictures or texts alike; one vector alone is one row.
 
         Raises ShapeError if the widths differ, InputError for vectors that are known to be another model's.
         """
-        return self._array(rows, columns) @ self._array(columns, rows).T
+        left, right = self._own(rows), self._own(columns)
+        if left.shape[1] != right.shape[1]:
+            raise ShapeError(
+                f"these vectors are {left.shape[1]} wide and those {right.shape[1]}; embed both with the same model"
+            )
+        return left @ right.T
 
     def logits(self, image_vectors: Vectors, text_vectors: Vectors) -> Float32[np.ndarray, "images texts"]:
         """Logits t * <image, text> + b of unit vectors; rows are images. Raises as `similarity`."""
@@ -229,18 +259,14 @@ class Embedder:
         """The sigmoid of the logits: how likely each pair belongs together, each for itself."""
         return torch.from_numpy(self.logits(image_vectors, text_vectors)).sigmoid().numpy()
 
-    def _array(self, vectors: Vectors, others: Vectors) -> Float32[np.ndarray, "_ _"]:
-        if isinstance(vectors, Embeddings) and vectors.fingerprint not in (None, self.fingerprint):
+    def _own(self, vectors: Vectors) -> Float32[np.ndarray, "_ _"]:
+        maker = vectors.maker if isinstance(vectors, Embeddings) else None
+        if maker is not None and maker is not self.maker and maker.fingerprint != self.fingerprint:
             raise InputError(
-                f"these vectors were made by the model {vectors.fingerprint}, this one is {self.fingerprint}; "
+                f"these vectors were made by the model {maker.fingerprint}, this one is {self.fingerprint}; "
                 "embed both with the same model"
             )
-        found, other = (item.vectors if isinstance(item, Embeddings) else item for item in (vectors, others))
-        if found.shape[-1] != other.shape[-1]:
-            raise ShapeError(
-                f"these vectors are {found.shape[-1]} wide and those {other.shape[-1]}; embed both with the same model"
-            )
-        return found
+        return _rows(vectors)
 
     def _gathered(
         self, results: Iterable[Embedded], names: list[Any], kind: Kind, done: Callable[[int], object]
@@ -256,15 +282,15 @@ class Embedder:
         none = np.zeros((0, self.model.config.vision_config.hidden_size), dtype=np.float32)
         vectors = np.stack([vector for _, vector in good]) if good else none
         indices = np.array([index for index, _ in good], dtype=np.int64)
-        return Embeddings(vectors, indices, tuple(failures), tuple(names[index] for index in indices), kind)
+        return Embeddings(vectors, indices, tuple(failures), tuple(names[index] for index in indices), kind, self.maker)
 
     # what is given as texts may hold something else, which the tokenizer refuses item by item
-    def _stream_texts(self, texts: list[Any]) -> Generator[Embedded, None, None]:
+    def _stream_texts(self, texts: list[Any], batch_size: int) -> Generator[Embedded, None, None]:
         unique = list(dict.fromkeys(texts))
         encoded: dict[Any, np.ndarray | PreparationError] = {}
         for index, text in enumerate(texts):
             while text not in encoded:
-                block = unique[len(encoded) : len(encoded) + self.batch_size]
+                block = unique[len(encoded) : len(encoded) + batch_size]
                 encoded.update(zip(block, self._encode(block), strict=True))
             vector = encoded[text]
             if isinstance(vector, PreparationError):
@@ -285,11 +311,33 @@ class Embedder:
 
     def _ensemble(self, labels: list[str], templates: tuple[str, ...]) -> Float32[np.ndarray, "labels dim"]:
         texts = _prompts(labels, templates)
-        prompts = self._gathered(self._stream_texts(texts), texts, "text", lambda _: None)
+        prompts = self._gathered(self._stream_texts(texts, self.batch_size), texts, "text", lambda _: None)
         if prompts.failures:
             raise InputError(f"label {prompts.failures[0].name}: {prompts.failures[0].reason}")
         vectors = torch.from_numpy(prompts.vectors).unflatten(0, (len(labels), len(templates)))
         return F.normalize(vectors.mean(dim=1), dim=-1).numpy()
+
+
+def _asked(progress: Progress, options: EmbedOptions, where: str) -> Progress:
+    """Which progress is shown, by either name; the other options must say what happens."""
+    bar = options.pop("show_progress_bar", None)
+    agreed(options, _HAPPENS, where, known=("progress", "batch_size", "show_progress_bar"))
+    return progress or bool(bar)
+
+
+def _rows(vectors: Vectors) -> Float32[np.ndarray, "_ _"]:
+    """Vectors from anywhere as an array, also lists, and tensors on another device."""
+    if isinstance(vectors, Embeddings):
+        return vectors.vectors
+    if isinstance(vectors, Tensor):
+        vectors = vectors.detach().float().cpu().numpy()
+    try:
+        found = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected rows of numbers, got {clip(repr(vectors))}: {error}") from error
+    if found.ndim != 2:
+        raise ShapeError(f"expected vectors [rows, dim], got {list(found.shape)}")
+    return found
 
 
 def _prompts(labels: Sequence[str], templates: tuple[str, ...]) -> list[str]:

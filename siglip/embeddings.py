@@ -25,12 +25,30 @@ Kind = Literal["image", "text"]
 Row = tuple[str, Float32[np.ndarray, " dim"]]
 
 
+class Maker:
+    """The model that vectors are from: what it is called, and its fingerprint, or what computes that when asked for."""
+
+    def __init__(self, name: str, fingerprint: str | Callable[[], str]) -> None:
+        self.name, self._fingerprint = name, fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, configuration and preparation; only vectors of equal ones can be compared."""
+        if not isinstance(self._fingerprint, str):
+            self._fingerprint = self._fingerprint()
+        return self._fingerprint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy for another process does not take the model along
+        return Maker, (self.name, self.fingerprint)
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embeddings:
     """Unit rows of the good inputs, the positions of those in the input, and the failures. Also reads as an array.
 
-    `names` say what each row is: a path, a web address, "image 3", or the text. `fingerprint` names the model that made
-    the rows, where that is known: only vectors of equal fingerprints can be compared.
+    `names` say what each row is: a path, a web address, "image 3", or the text. `maker` is the model that made the
+    rows, where that is known. Indexing and iterating give rows.
     """
 
     vectors: Float32[np.ndarray, "n dim"]
@@ -38,10 +56,22 @@ class Embeddings:
     failures: tuple[Failure, ...]
     names: tuple[str, ...]
     kind: Kind
-    fingerprint: str | None = None
+    maker: Maker | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """That of the model that made the rows, where it is known."""
+        return None if self.maker is None else self.maker.fingerprint
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.vectors.shape
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.vectors[index]
 
     def __repr__(self) -> str:
         count, width = self.vectors.shape
@@ -50,14 +80,18 @@ class Embeddings:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.vectors, dtype=dtype, copy=copy)
 
-    def save(self, out: str | Path, *, model: str, fingerprint: str) -> None:
+    def save(self, out: str | Path) -> None:
         """Write OUT.npy and OUT.jsonl, replacing older ones; OUT.parquet if `out` ends so.
 
-        `model` is its name, `fingerprint` that of the embedder. What failed is not written. Raises InputError.
+        What failed is not written. Raises InputError, also for rows whose model is not known.
         """
+        if self.maker is None:
+            raise InputError(
+                "it is not known which model made these vectors; embed again, or give that of an Embedder as `maker`"
+            )
         with writing_vectors(*vector_files(out)) as write:
             rows = zip(self.names, self.vectors, strict=True)
-            write(rows, self.vectors.shape[1], Origin(self.kind, model, fingerprint))
+            write(rows, self.vectors.shape[1], Origin(self.kind, self.maker.name, self.maker.fingerprint))
 
     @staticmethod
     def load(out: str | Path) -> "Embeddings":
@@ -76,7 +110,7 @@ class Embeddings:
                 with rows_file.open(encoding="utf-8") as stream:
                     rows = [json.loads(line) for line in stream]
             names = tuple(str(row["name"]) for row in rows)
-            origins = {(row["kind"], row["fingerprint"]) for row in rows}
+            origins = {(row["kind"], row["fingerprint"]): str(row["model"]) for row in rows}
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise DataError(f"{vectors_file} and {rows_file} are not what `siglip embed` writes: {error}") from error
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(rows) or len(origins) > 1:
@@ -84,8 +118,10 @@ class Embeddings:
                 f"{vectors_file} holds {vectors.dtype} {list(vectors.shape)} and {rows_file} {len(rows)} rows of "
                 f"{len(origins)} models; expected float32 vectors, one a row, of one model; write both again"
             )
-        kind, fingerprint = origins.pop() if origins else ("image", None)
-        return Embeddings(vectors, np.arange(len(rows)), (), names, kind, fingerprint)
+        if not origins:
+            return Embeddings(vectors, np.arange(0), (), names, "image")
+        (kind, made), name = origins.popitem()
+        return Embeddings(vectors, np.arange(len(rows)), (), names, kind, None if made is None else Maker(name, made))
 
 
 class Origin(NamedTuple):

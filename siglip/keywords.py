@@ -57,6 +57,16 @@ class ConfigOptions(ClassOptions, total=False):
     finetuning_task: str
 
 
+class EmbedOptions(TypedDict, total=False):
+    """Keywords of sentence-transformers: its name for a bar, and those that may say what happens."""
+
+    show_progress_bar: bool | None
+    precision: str
+    normalize_embeddings: bool
+    convert_to_numpy: bool
+    convert_to_tensor: bool
+
+
 class TokenizerOptions(TypedDict, total=False):
     """Keywords of a tokenizer's call that may say what happens."""
 
@@ -130,14 +140,17 @@ def accepted(given: Mapping[str, Any], where: str, *, known: Sequence[str] = ())
     return kept
 
 
-def agreed(given: Mapping[str, Any], happens: Mapping[str, Sequence[Any]], where: str) -> None:
+def agreed(
+    given: Mapping[str, Any], happens: Mapping[str, Sequence[Any]], where: str, *, known: Sequence[str] = ()
+) -> None:
     """Keywords that may say what happens without them, and nothing else.
 
-    `happens` has the values that do, the first of which is named. Raises InputError for other names and values.
+    `happens` has the values that do, the first of which is named; `known` are further keywords that an error may name.
+    Raises InputError for other names and values.
     """
     for name, value in given.items():
         if name not in happens:
-            raise unknown(name, where, list(happens))
+            raise unknown(name, where, [*known, *happens])
         if not any(value is known or (type(value) is type(known) and value == known) for known in happens[name]):
             raise InputError(
                 f"{where} got {name}={clip(repr(value))}, but here it is always {clip(repr(happens[name][0]))}; "

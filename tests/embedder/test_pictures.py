@@ -97,6 +97,53 @@ def test_a_bar_is_shown_when_asked_for(embedder: Embedder, capsys: pytest.Captur
     assert "2/2" in shown and "picture" in shown and "3/3" in shown
 
 
+def test_one_call_may_have_a_batch_size_of_its_own(model: SiglipModel, processor: SiglipProcessor) -> None:
+    rows: list[int] = []
+    hooks = [
+        tower.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+        for tower in (model.vision_model, model.text_model)
+    ]
+    embedder = Embedder(model, processor, device="cpu", dtype="float32", batch_size=4)
+    for hook in hooks:
+        hook.remove()
+    images, texts = [picture(index) for index in range(5)], list("abcde")
+    found = embedder.embed_images(images, batch_size=2), embedder.embed_texts(texts, batch_size=3)
+    assert rows == [2, 2, 1, 3, 2]
+    np.testing.assert_allclose(found[0], embedder.embed_images(images), atol=1e-6)
+    np.testing.assert_allclose(found[1], embedder.embed_texts(texts), atol=1e-6)
+    assert rows == [2, 2, 1, 3, 2, 4, 1, 4, 1]
+    for call in (embedder.embed_images, embedder.embed_texts):
+        with pytest.raises(InputError, match="batch_size must be a whole number of at least 1, got 0"):
+            call([], batch_size=0)
+
+
+def test_keywords_of_sentence_transformers_mean_the_same_or_are_refused(
+    embedder: Embedder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for call, items in ((embedder.embed_images, [picture(0), picture(1)]), (embedder.embed_texts, ["a", "b"])):
+        found = call(  # pyright: ignore[reportCallIssue]
+            items,  # pyright: ignore[reportArgumentType]
+            show_progress_bar=True, normalize_embeddings=True, convert_to_numpy=True, convert_to_tensor=False,
+            precision="float32",
+        )  # fmt: skip
+        assert "2/2" in capsys.readouterr().err
+        # what they ask for: one float32 array of unit rows
+        array = np.asarray(found)
+        assert (type(array), array.dtype, array.shape) == (np.ndarray, np.float32, (2, WIDTH))
+        np.testing.assert_allclose(np.linalg.norm(array, axis=1), 1.0, atol=1e-6)
+        call([], show_progress_bar=None)
+        assert capsys.readouterr().err == ""
+        for wrong, message in (
+            ({"convert_to_tensor": True}, "convert_to_tensor=True, but here it is always False"),
+            ({"normalize_embeddings": False}, "normalize_embeddings=False, but here it is always True"),
+            ({"precision": "int8"}, "precision='int8', but here it is always 'float32'"),
+            ({"bach_size": 2}, f"{call.__name__} has no keyword 'bach_size'; did you mean 'batch_size'"),
+            ({"prompt": "x"}, f"{call.__name__} has no keyword 'prompt'; it takes progress, batch_size, show_prog"),
+        ):
+            with pytest.raises(InputError, match=message):
+                call([], **wrong)
+
+
 def test_decoding_apart_from_encoding_gives_the_same_vectors_and_what_the_file_says(embedder: Embedder) -> None:
     file = io.BytesIO()
     exif = Image.Exif()

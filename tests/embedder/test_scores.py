@@ -1,11 +1,13 @@
 """Cosines, logits and probabilities of vectors."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from siglip.embedder import Embedder
-from siglip.embeddings import Embeddings
+from siglip.embeddings import Embeddings, Maker
 from siglip.errors import InputError, ShapeError
 from tests.embedder.conftest import picture
 
@@ -32,9 +34,55 @@ def test_similarity_is_the_cosine_of_all_pairs_of_either_kind(embedder: Embedder
 
 def test_vectors_of_another_model_are_refused(embedder: Embedder) -> None:
     ours = embedder.embed_texts(["a"])
-    theirs = Embeddings(ours.vectors, ours.indices, (), ours.names, "text", "f" * 64)
+    theirs = Embeddings(ours.vectors, ours.indices, (), ours.names, "text", Maker("x", "f" * 64))
     with pytest.raises(InputError, match=f"made by the model {'f' * 64}, this one is {embedder.fingerprint}"):
         embedder.similarity(ours, theirs)
+
+
+def test_vectors_may_be_tensors_or_lists_and_a_single_one_is_one_row(embedder: Embedder) -> None:
+    # as similarity() of sentence-transformers takes them
+    rows, columns = [[0.6, 0.8], [0.0, 1.0]], [[1.0, 0.0], [0.8, 0.6], [0.0, -1.0]]
+    expected = np.array([[0.6, 0.96, -0.8], [0.0, 0.6, -1.0]])
+    needing_gradients = torch.tensor(columns, dtype=torch.float64, requires_grad=True)
+    for found in (
+        embedder.similarity(rows, columns),
+        embedder.similarity(np.array(rows), needing_gradients),
+        embedder.similarity(torch.tensor(rows), columns),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    half = embedder.similarity(torch.tensor(rows, dtype=torch.bfloat16), columns)
+    np.testing.assert_allclose(half, expected, atol=4e-3)
+    np.testing.assert_allclose(embedder.similarity(rows[0], columns), expected[:1], atol=1e-6)
+    np.testing.assert_allclose(
+        embedder.similarity(torch.tensor(rows), np.array(columns[1])), expected[:, [1]], atol=1e-6
+    )
+    texts = embedder.embed_texts(["a", "b", "c"])
+    np.testing.assert_allclose(
+        embedder.similarity(texts[1], texts), (texts.vectors @ texts.vectors[1])[None], atol=1e-6
+    )
+    np.testing.assert_allclose(embedder.logits(rows, columns), 10 * expected - 10, atol=1e-4)
+
+
+def test_what_is_no_rows_of_numbers_is_refused(embedder: Embedder) -> None:
+    with pytest.raises(InputError, match=r"expected rows of numbers, got \[\[1.0, 0.0\], \[1.0\]\]"):
+        embedder.similarity([[1.0, 0.0], [1.0]], [[1.0, 0.0]])
+    with pytest.raises(ShapeError, match=r"expected vectors \[rows, dim\], got \[2, 3, 2\]"):
+        embedder.similarity([[1.0, 0.0]], np.zeros((2, 3, 2)))
+
+
+def test_vectors_from_a_file_are_compared_with_those_of_the_same_model(embedder: Embedder, tmp_path: Path) -> None:
+    images, texts = embedder.embed_images([picture(0), picture(1)]), embedder.embed_texts(["a", "b"])
+    images.save(tmp_path / "images")
+    again = Embeddings.load(tmp_path / "images")
+    assert again.maker is not None
+    assert (again.maker.name, again.fingerprint, again.kind) == ("a model in memory", embedder.fingerprint, "image")
+    np.testing.assert_allclose(embedder.similarity(again, texts), images.vectors @ texts.vectors.T, atol=1e-6)
+    nano = Embedder.from_pretrained("nano", device="cpu", dtype="float32")
+    nano.embed_texts(["a"]).save(tmp_path / "texts")
+    assert '"model": "nano"' in (tmp_path / "texts.jsonl").read_text()
+    with pytest.raises(InputError, match=f"made by the model {nano.fingerprint}"):
+        embedder.similarity(texts, Embeddings.load(tmp_path / "texts"))
 
 
 def test_scores_equal_those_of_the_model(embedder: Embedder) -> None:

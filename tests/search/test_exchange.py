@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from siglip import SiglipConfig
+from siglip.embeddings import Maker
 from siglip.errors import InputError, LibraryError
 from siglip.search import Library
 from tests.search.conftest import CountingEmbedder, draw
@@ -96,8 +98,7 @@ def test_what_siglip_embed_wrote_is_imported(
     suffix: str, photos: Path, make: Make, embedder: CountingEmbedder, tmp_path: Path
 ):
     files = sorted(map(str, photos.rglob("*.png")))
-    assert embedder.fingerprint
-    embedder.embed_images(files).save(tmp_path / f"v{suffix}", model="nano", fingerprint=embedder.fingerprint)
+    embedder.embed_images(files).save(tmp_path / f"v{suffix}")
     draw(photos / "b" / "01.png", 78)
     os.utime(photos / "b" / "01.png", (2**33, 2**33))
     with make("two") as two, make("one") as one:
@@ -133,8 +134,8 @@ def test_vectors_of_another_model_or_width_and_files_that_hold_none_are_refused(
     photos: Path, make: Make, embedder: CountingEmbedder, tmp_path: Path
 ):
     files = sorted(map(str, photos.rglob("*.png")))
-    embedder.embed_images(files).save(tmp_path / "v", model="x", fingerprint="ab" * 32)
-    embedder.embed_texts(["a"]).save(tmp_path / "t", model="nano", fingerprint=str(embedder.fingerprint))
+    replace(embedder.embed_images(files), maker=Maker("x", "ab" * 32)).save(tmp_path / "v")
+    embedder.embed_texts(["a"]).save(tmp_path / "t")
     foreign(tmp_path / "wide", "0", files, np.ones((12, DIM + 1), np.float32))
     foreign(tmp_path / "short", "0", files[:5], np.ones((12, DIM), np.float32))
     (tmp_path / "empty").mkdir()

@@ -112,17 +112,17 @@ def one_pass(
     *,
     rank: int = 0,
     world_size: int = 1,
-    broken_log: Path | None = None,
+    ledger: BrokenLedger | None = None,
 ) -> Iterator[Batch]:
     """Every sample once, in the order of the source, with its main caption and without augmentation.
 
     Process `rank` gets its share, neighbours in the source; shares and last batches differ in size. Broken samples are
-    left out (`indices` tell which) and counted as in Loader.
+    left out (`indices` tell which) and counted as in Loader, in `ledger` where one is given.
     """
     rows = max(1, settings.batch_size // world_size)
     mine = share(0, len(source), rank, world_size)
     visits = ([Visit(0, sample) for sample in mine[start : start + rows]] for start in range(0, len(mine), rows))
-    ledger = BrokenLedger(broken_log, settings.max_broken, len(source))
+    ledger = ledger or BrokenLedger(None, settings.max_broken, len(source))
     maker = BatchMaker(source, processor, settings, training=False)
     for batch in in_workers(maker.batch, visits, settings.workers, pinned=_pinned()):
         ledger.add(len(batch) + len(batch.broken), batch.broken)

@@ -80,11 +80,11 @@ def matches(given: Sequence[Sequence[str]]) -> tuple[list[int], list[list[int]],
 def search(
     queries: Float32[np.ndarray, "queries dim"], items: Float32[np.ndarray, "items dim"], right: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Place of each query's best right item, and how far the best wrong one is above it."""
+    """Place of each query's best right item, and how far the best wrong one is above it; there may be no query."""
     step = max(1, _SCORES_AT_ONCE // len(items))
     places: list[np.ndarray] = []
     above: list[np.ndarray] = []
-    for start in range(0, len(queries), step):
+    for start in range(0, max(1, len(queries)), step):
         scores = queries[start : start + step] @ items.T
         relevant = np.zeros(scores.shape, dtype=bool)
         for row, own in enumerate(right[start : start + step]):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from siglip.data import Augment, Batch, Loader, LoaderSettings, Source, Subset, one_pass, open_source
 from siglip.data.batch import BatchMaker
 from siglip.data.order import Visit
-from siglip.data.workers import in_workers
+from siglip.data.workers import BrokenLedger, in_workers
 from siglip.errors import ConfigError, DataError, DownloadError, SiglipWarning
 from siglip.processing import SiglipProcessor
 from tests.conftest import ROOT
@@ -242,7 +242,7 @@ def test_one_pass_visits_all_in_order_without_augmentation(source: Source, proce
 
 def test_one_pass_leaves_broken_samples_out(damaged: Source, processor: SiglipProcessor, tmp_path: Path) -> None:
     setting = replace(SETTINGS, batch_size=2, max_broken=0.15)
-    batches = list(one_pass(damaged, processor, setting, broken_log=tmp_path / "log"))
+    batches = list(one_pass(damaged, processor, setting, ledger=BrokenLedger(tmp_path / "log", 0.15, 20)))
     assert [index for batch in batches for index in batch.indices.tolist()] == sorted({*range(20)} - {3, 4, 11})
     assert len((tmp_path / "log").read_text().splitlines()) == 3
     with pytest.raises(DataError, match=r"more than the share max_broken=0\.1"):

@@ -15,7 +15,7 @@ from siglip.config import SiglipConfig
 from siglip.data import Batch, Source
 from siglip.data.source import plain
 from siglip.distributed import all_gather, all_gather_object, rank, world_size
-from siglip.errors import BrokenSample, clip
+from siglip.errors import BrokenSample, DataError, clip
 from siglip.evaluation.metrics import recall_at
 from siglip.evaluation.retrieval import matches, search
 from siglip.losses import ring_sigmoid_loss
@@ -157,6 +157,8 @@ class PairTask:
             shares = tuple(torch.cat((share, side.cpu())) for share, side in zip(shares, pair, strict=True))
             captions += batch.captions
         images, captioned = (all_gather(share).numpy() for share in shares)
+        if not len(images):
+            raise DataError(f"no sample of {self._config.data.held_out} could be read; leave data.held_out out")
         captions = [caption for share in all_gather_object(captions) for caption in share]
         first, texts_of, images_of = matches([(caption,) for caption in captions])
         texts = captioned[first]

@@ -260,6 +260,7 @@ class Embedder:
         return torch.from_numpy(self.logits(image_vectors, text_vectors)).sigmoid().numpy()
 
     def _own(self, vectors: Vectors) -> Float32[np.ndarray, "_ _"]:
+        """Vectors as rows, unless they are known to be another model's."""
         maker = vectors.maker if isinstance(vectors, Embeddings) else None
         if maker is not None and maker is not self.maker and maker.fingerprint != self.fingerprint:
             raise InputError(

@@ -151,7 +151,7 @@ def agreed(
     for name, value in given.items():
         if name not in happens:
             raise unknown(name, where, [*known, *happens])
-        if not any(value is known or (type(value) is type(known) and value == known) for known in happens[name]):
+        if not any(value is one or (type(value) is type(one) and value == one) for one in happens[name]):
             raise InputError(
                 f"{where} got {name}={clip(repr(value))}, but here it is always {clip(repr(happens[name][0]))}; "
                 "leave it out"

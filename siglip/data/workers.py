@@ -128,8 +128,19 @@ class BrokenLedger:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("a", encoding="utf-8") as file:
                 file.writelines(f"{item.name}\t{item.reason}\n" for item in fresh.values())
+        self._judge()
+
+    def add_all(self, shares: Sequence["BrokenLedger"]) -> None:
+        """Count what other ledgers counted, one a process. Raises DataError if the share of all is too large."""
+        for share in shares:
+            self._visits += share._visits
+            self._met += share._met
+            self._listed |= share._listed
+        self._judge()
+
+    def _judge(self) -> None:
         if self._met > self._max_share * max(self._visits, self._judged_from):
-            last = broken[-1]
+            last = next(reversed(self._listed.values()))
             raise DataError(
                 f"{self._met} of {self._visits} samples are broken, more than the share max_broken={self._max_share}; "
                 f"the last is {last.name}: {last.reason}; `siglip data stats` lists them all"

@@ -17,11 +17,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from siglip.checkpoints import fingerprint
-from siglip.data import LoaderSettings, Source, Subset, one_pass
-from siglip.distributed import all_gather_ints, rank, world_size
+from siglip.data import LoaderSettings, Source, Subset
+from siglip.distributed import all_gather_ints, rank
 from siglip.files import replacing
 from siglip.model import PaliGemmaForConditionalGeneration, SiglipModel
 from siglip.processing import AnyProcessor
+from siglip.training.passes import shared_pass
 
 _DONE, _BROKEN = 1, 2
 
@@ -90,8 +91,7 @@ class ImageCache:
         if not len(missing):
             return
         self._tower.to(device).eval()
-        subset = Subset(self._source, missing)
-        for batch in one_pass(subset, self._processor, settings, rank=rank(), world_size=world_size()):
+        for batch in shared_pass(Subset(self._source, missing), self._processor, settings):
             assert batch.pixels is not None
             pixel_values = self._processor.image_processor.normalize(batch.pixels.to(device))
             if isinstance(self._model, SiglipModel):

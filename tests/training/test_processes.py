@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from siglip.data import open_source
+from siglip.data import open_source, workers
 from siglip.distributed import all_gather_ints, init_from_environment, rank, shutdown
 from siglip.errors import ConfigError, DataError
 from siglip.training import TrainConfig, train
@@ -79,6 +79,7 @@ def judged() -> list[dict[str, float] | str]:
     """The held-out numbers of a model that was not trained, or why there are none, for each set of FOLDER."""
     init_from_environment()
     folder = Path(os.environ["FOLDER"])
+    workers._TOO_FEW = 1  # pyright: ignore[reportPrivateUsage]
     found: list[dict[str, float] | str] = []
     for name, max_broken in (("twelve", 0.2), ("twelve", 0.1), ("one", 0.0), ("none", 1.0)):
         config = small_run(folder / "twelve.jsonl", data_held_out=str(folder / f"{name}.jsonl"))
@@ -105,6 +106,7 @@ def test_held_out_samples_are_judged_alike_by_one_process_and_by_two(
         rows = [json.dumps({"image": file, "caption": file}) for file in chosen]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
     monkeypatch.setenv("FOLDER", str(tmp_path))
+    monkeypatch.setattr(workers, "_TOO_FEW", workers._TOO_FEW)  # pyright: ignore[reportPrivateUsage]  # judged sets it
     alone = judged()
     assert alone[0]["broken"] == 2.0 and 0 < alone[0]["image_to_text/recall@5"] <= 1
     assert "2 of 12 samples are broken, more than the share max_broken=0.1; the last is damaged.png" in alone[1]

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from siglip.data import Batch, LoaderSettings, Source, one_pass
-from siglip.data.workers import BrokenLedger
-from siglip.distributed import all_gather_object, rank, world_size
+from siglip.data import Batch, LoaderSettings, Source
+from siglip.distributed import world_size
 from siglip.processing import AnyProcessor
 from siglip.training.config import TrainConfig
 from siglip.training.frozen import ImageCache
+from siglip.training.passes import shared_pass
 
 # held-out samples that each process takes at a time
 _AT_ONCE = 64
@@ -81,18 +81,14 @@ class Task(Protocol):
 
 
 def held_out_batches(source: Source, processor: AnyProcessor, config: TrainConfig) -> Iterator[Batch]:
-    """The share of this process in all samples, prepared as the checkpoint prepares them.
-
-    Raises DataError for more broken samples than `data.max_broken`. Of several processes all do, after the last batch,
-    since the share in all samples counts.
-    """
-    alone = world_size() == 1
-    settings = LoaderSettings(batch_size=_AT_ONCE * world_size(), workers=config.data.workers, reduced=False)
-    ledger = BrokenLedger(None, config.data.max_broken if alone else 1.0, len(source))
-    yield from one_pass(source, processor, settings, rank=rank(), world_size=world_size(), ledger=ledger)
-    if not alone:
-        broken = [failure for share in all_gather_object(ledger.broken) for failure in share]
-        BrokenLedger(None, config.data.max_broken, len(source)).add(len(source), broken)
+    """The share of this process in all samples, prepared as the checkpoint prepares them."""
+    settings = LoaderSettings(
+        batch_size=_AT_ONCE * world_size(),
+        workers=config.data.workers,
+        reduced=False,
+        max_broken=config.data.max_broken,
+    )
+    return shared_pass(source, processor, settings)
 
 
 def broken_among(source: Source, read: int) -> dict[str, float]:

@@ -122,9 +122,18 @@ def text(word: str) -> str:
 
 
 def texts(given: list[str] | None, file: Path | None) -> list[str]:
-    """The texts given as words or in a file; raises DataError for a missing, unreadable or empty file."""
+    """The texts given as words or in a file; raises DataError for a missing, unreadable or empty file.
+
+    Raises UsageError for a word that is the name of a file: it was meant to be read, or to be a picture.
+    """
     if file is None:
-        return given or []
+        words = given or []
+        if files := [word for word in words if Path(word).suffix and existing(Path(word)) and Path(word).is_file()]:
+            raise UsageError(
+                f"{clip(repr(files[0]))} is a file but was given as a text; pictures come before --labels and --texts, "
+                "a file with one text a line goes to --labels-file or --texts-file"
+            )
+        return words
     if existing(file) is None:
         raise DataError(f"no file {clip(repr(str(file)))}{_nearest(file, Path.is_file)}")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from siglip.cli.inputs import image_names, positive, texts
+from siglip.cli.inputs import UsageError, image_names, positive, texts
 from siglip.errors import DataError, Failure, SiglipWarning
 
 Make = Callable[[str], Path]
@@ -173,3 +173,13 @@ def test_a_count_is_a_whole_number_from_one():
     for word in ("0", "-3", "1.5", "x", "\u00b2"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number >= 1, got "):
             positive(word)
+
+
+@pytest.mark.parametrize("word", ["labels.txt", "album/a.jpg"])
+def test_a_file_among_the_texts_is_refused_for_it_was_meant_to_be_read(picture: Make, word: str):
+    picture("album/a.jpg")
+    Path("labels.txt").write_text("cat\ndog\n", encoding="utf-8")
+    Path("cat").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match=f"'{word}' is a file but was given as a text.* --labels-file"):
+        texts(["a dog", word], None)
+    assert texts(["cat", "album", "a cat. Of mine", "x" * 5000 + ".txt"], None)[:2] == ["cat", "album"]

@@ -37,7 +37,7 @@ MAY_BE_ZERO = {
     *("attention_dropout", "dropout", "pad_token_id", "eos_token_id", "image_token_index", "workers", "max_broken"),
     *("beta1", "beta2", "weight_decay", "image_weight_decay", "text_weight_decay", "warmup_steps", "seed"),
     *("image_lr_multiplier", "text_lr_multiplier", "logit_lr_multiplier", "label_smoothing", "initial_bias"),
-    *("flip", "recolour", "randaugment", "strength"),
+    *("flip", "recolour", "randaugment", "strength", "patch_dropout"),
 }
 
 
@@ -187,6 +187,13 @@ def test_a_wrong_value_on_the_command_line_is_refused(text: str) -> None:
             "lora.rank=4 has no effect with trainable='all'",
         ),
         (TrainConfig, {"label_smoothing": 0.1}, "label_smoothing=0.1 has no effect with task='contrastive'"),
+        (
+            TrainConfig,
+            {"patch_dropout": 0.5, "task": "classification"},
+            "patch_dropout=0.5 has no effect with task='classification'",
+        ),
+        (TrainConfig, {"patch_dropout": 0.5, "trainable": "text"}, "patch_dropout has no effect with trainable='text'"),
+        (TrainConfig, {"patch_dropout": 1.0}, "patch_dropout must be at least 0 and below 1, got 1.0"),
         (
             TrainConfig,
             {"data": DataSpec(train="pictures", prefix="say")},

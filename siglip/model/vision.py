@@ -38,12 +38,17 @@ def resize_position_embedding(
 
 
 class VisionEmbeddings(nn.Module):
-    """Cut the picture into patches, project each, add its position."""
+    """Cut the picture into patches, project each, add its position.
+
+    While training, the share `patch_dropout` of each picture's patches is left out, others at each visit (FLIP,
+    arXiv 2212.00794): the layers then have so much less to do, and learn from parts.
+    """
 
     def __init__(self, config: SiglipVisionConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         width, patch = config.hidden_size, config.patch_size
         self.image_size = config.image_size
+        self.patch_dropout = 0.0
         self.patch_embedding = nn.Conv2d(config.num_channels, width, kernel_size=patch, stride=patch)
         self.position_embedding = PositionTable(config.num_patches, width)
         lecun_normal_(self.patch_embedding.weight, config.num_channels * patch**2, generator)
@@ -53,7 +58,7 @@ class VisionEmbeddings(nn.Module):
 
     def forward(
         self, pixel_values: Float[Tensor, "batch channels height width"], interpolate_pos_encoding: bool
-    ) -> Float[Tensor, "batch patches dim"]:
+    ) -> Float[Tensor, "batch kept dim"]:
         height, width = pixel_values.shape[-2:]
         if not interpolate_pos_encoding and (height, width) != (self.image_size, self.image_size):
             raise ShapeError(
@@ -65,7 +70,14 @@ class VisionEmbeddings(nn.Module):
         if interpolate_pos_encoding:
             positions = resize_position_embedding(positions, (patches.shape[2], patches.shape[3]), method="bicubic")
         # one token after the other in memory: sums keep the layout, so every layer would walk through it in strides
-        return (patches.flatten(2).transpose(1, 2) + positions).contiguous()
+        tokens = (patches.flatten(2).transpose(1, 2) + positions).contiguous()
+        return self._some(tokens) if self.training and self.patch_dropout else tokens
+
+    def _some(self, tokens: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch kept dim"]:
+        """Those that are not dropped, in any order: each carries its position, and attention pools them all."""
+        kept = max(1, round(tokens.shape[1] * (1 - self.patch_dropout)))
+        chosen = torch.rand(tokens.shape[:2], device=tokens.device).argsort(dim=1)[:, :kept]
+        return tokens.gather(1, chosen.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
 
 
 class SiglipVisionModel(PretrainedModel, nn.Module):

@@ -147,6 +147,7 @@ class TrainConfig:
     classifier, the pooling heads, or the projector before a decoder; "decoder" a decoder alone, "lora" a change of low
     rank to its linear layers, merged into them in whatever is exported; "last-blocks" the last `num_blocks` layers of
     each tower and what follows them. `label_smoothing` is for what is written.
+    `patch_dropout` is the share of each picture's patches that the image tower does not see (FLIP, arXiv 2212.00794).
     `precision` is that of the towers; weights and losses are float32. `ema` is the decay of an exponential average of
     the weights that is evaluated and exported in their place. Steps are updates. `export`: the weights of the last
     step, or the best of those judged on held-out data, the start among them. `tensorboard` writes the numbers of
@@ -164,6 +165,7 @@ class TrainConfig:
     num_blocks: int = 1
     lora: LoraSpec = field(default_factory=LoraSpec)
     label_smoothing: float = 0.0
+    patch_dropout: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
@@ -183,7 +185,7 @@ class TrainConfig:
         bounded(self, "log_every", "evaluate_every", "save_every", at_least=1)
         bounded(self, "ema", above=0, below=1)
         bounded(self, "seed", at_least=0)
-        bounded(self, "label_smoothing", at_least=0, below=1)
+        bounded(self, "label_smoothing", "patch_dropout", at_least=0, below=1)
         if self.optimizer.warmup_steps >= self.steps:
             raise ConfigError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than steps={self.steps}"
@@ -205,6 +207,8 @@ class TrainConfig:
             raise ConfigError("a classifier has no text tower; trainable is 'all', 'head' or 'last-blocks'")
         if self.task == "classification" and self.model.image_tower is not None:
             raise ConfigError("a classifier starts from model.source; model.image_tower is for a pair of towers")
+        if self.patch_dropout and self.trainable == "text":
+            raise ConfigError("patch_dropout has no effect with trainable='text', whose image tower does not learn")
         if self.sharding == "fsdp" and self.optimizer.name == "adafactor":
             raise ConfigError(
                 "adafactor's row and column means cannot be sharded; take optimizer.name=adamw or lion with "
@@ -265,6 +269,7 @@ _EFFECTS: dict[str, tuple[str, str, object]] = {
     "data.positives": ("task", "contrastive", "pairs"),
     "data.prefix": ("task", "generation", "caption en"),
     "label_smoothing": ("task", "generation", 0.0),
+    "patch_dropout": ("task", "contrastive", 0.0),
     "num_blocks": ("trainable", "last-blocks", 1),
     "lora.rank": ("trainable", "lora", 16),
     "lora.alpha": ("trainable", "lora", 32.0),

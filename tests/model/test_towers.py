@@ -230,3 +230,20 @@ def test_outputs_open_by_name_and_by_position(tiny_model: SiglipModel) -> None:
     assert output.loss is None
     assert output[0] is output["logits_per_image"] is output.logits_per_image
     assert len(output.to_tuple()) == 6  # the outputs of the two towers are the last, as in transformers
+
+
+def test_patch_dropout_keeps_some_patches_of_each_picture_while_training(tiny_model: SiglipModel) -> None:
+    """Every kept token is one of those without dropout, none twice, other ones for the next picture."""
+    embeddings = tiny_model.vision_model.embeddings
+    size = embeddings.image_size
+    pictures = torch.randn(1, 3, size, size).expand(8, -1, -1, -1)
+    whole = embeddings(pictures, False)
+    embeddings.patch_dropout = 0.25
+    assert torch.equal(embeddings.eval()(pictures, False), whole)
+    some = embeddings.train()(pictures, False)
+    assert some.shape == (8, round(0.75 * whole.shape[1]), whole.shape[2])
+    places = [[(whole[0] == token).all(dim=1).nonzero().item() for token in tokens] for tokens in some]
+    assert all(len(set(row)) == len(row) for row in places)
+    assert len({frozenset(row) for row in places}) > 1
+    embeddings.patch_dropout = 0.999
+    assert embeddings(pictures, False).shape[1] == 1

@@ -84,6 +84,15 @@ def test_activation_checkpointing_changes_no_loss(shard: Path) -> None:
     assert steps_of(replace(config, gradient_checkpointing=True))[0] == pytest.approx(steps_of(config)[0], rel=1e-6)
 
 
+def test_patch_dropout_changes_the_losses_and_is_the_same_when_repeated(shard: Path) -> None:
+    config = small_run(shard, steps=3, optimizer_lr=1e-3)
+    dropping = replace(config, patch_dropout=0.5)
+    first = steps_of(dropping)[0]
+    assert first == steps_of(dropping)[0]
+    assert first != pytest.approx(steps_of(config)[0], rel=1e-4)
+    assert steps_of(replace(dropping, gradient_checkpointing=True))[0] == pytest.approx(first, rel=1e-6)
+
+
 def test_bfloat16_towers_stay_near_float32_ones(shard: Path) -> None:
     config = small_run(shard, steps=3, optimizer_lr=1e-3)
     near, exact = steps_of(replace(config, precision="bfloat16"))[0], steps_of(config)[0]

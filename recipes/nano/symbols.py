@@ -1,10 +1,14 @@
-"""Mulberry symbols, Bioicons and the tiles of Dungeon Crawl, from GitHub -> pairs: captions from the file names."""
+"""Mulberry symbols, Bioicons, tiles of Dungeon Crawl and people's sketches -> pairs: captions from the file names."""
 
 import csv
+import gzip
+import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from drawing import LONGEST_PX, drawn, drawn_box
 from pair import Pair, with_tags, words
 from PIL import Image
@@ -32,6 +36,9 @@ _NO_TILE = re.compile(
 )
 # of 32 px: smaller drawings in the tile are blades of grass and the like
 _LEAST_OF_TILE = 0.3
+
+# of each thing that people were asked to draw, so many sketches
+_SKETCHES = 30
 
 
 def mulberry(repository: Path) -> Iterator[Pair]:
@@ -109,3 +116,19 @@ def _tile(path: Path) -> Image.Image | None:
         return None
     times = max(1, LONGEST_PX // max(tile.size))
     return tile.resize((tile.width * times, tile.height * times), Image.Resampling.NEAREST)
+
+
+def sketches(package: Path) -> Iterator[Pair]:
+    """Lines that players of Quick, Draw! drew in 20 seconds: a file for each thing, and a row for each sketch.
+
+    A row holds how black each of 28 x 28 places is, from 0 to 1.
+    """
+    for path in sorted((package / "src/drawings").glob("*.ndjson.gz")):
+        name = path.name.removesuffix(".ndjson.gz")
+        captions = (name, f"a sketch of {name}", f"{name} doodle")
+        with gzip.open(path, "rt", encoding="utf-8") as rows:
+            for number, row in enumerate(islice(rows, _SKETCHES)):
+                black = np.array(json.loads(row), np.float32).reshape(28, 28)
+                picture = Image.fromarray((255 * (1 - black)).round().astype(np.uint8))
+                large = picture.resize((LONGEST_PX, LONGEST_PX), Image.Resampling.BICUBIC)
+                yield Pair(id=f"{name}/{number}", drawing=large, captions=captions, concept=f"sketch:{name}")

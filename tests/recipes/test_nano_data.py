@@ -1,5 +1,6 @@
 """The data of the built-in model: captions, held-out pictures never trained on, builds that go on."""
 
+import gzip
 import io
 import json
 import shutil
@@ -96,6 +97,42 @@ def test_tags_that_add_no_word_are_passed_over() -> None:
 
 def test_the_first_of_equal_captions_stays_and_keeps_its_place() -> None:
     assert pair.distinct(["A cat", "cat,", "a cat", "", "cat"]) == ["A cat", "cat"]
+
+
+def test_emoji_that_lie_in_files_are_found_by_their_code_points(tmp_path: Path) -> None:
+    """Whether or not the file's name has the sign for `as a picture`, fe0f; what Unicode does not list is left out."""
+    names, assets = tmp_path / "names" / "en", tmp_path / "set" / "assets"
+    names.mkdir(parents=True)
+    assets.mkdir(parents=True)
+    entries = [
+        {"hexcode": "1F415", "label": "dog", "group": 3, "tags": ["pet"]},
+        {"hexcode": "2615", "label": "hot beverage", "group": 4, "tags": []},
+        {"hexcode": "1F3FB", "label": "light skin tone", "tags": []},
+    ]
+    (names / "data.json").write_text(json.dumps(entries), encoding="utf-8")
+    for name in ("1f415", "2615-fe0f", "1f3fb", "e000"):
+        Image.new("RGBA", (8, 8), "red").save(assets / f"{name}.webp")
+    dog, coffee = emoji.files(tmp_path / "set", tmp_path / "names")
+    assert (dog.id, dog.captions[1], dog.concept) == ("1F415/1f415", "dog", "U+1F415")
+    assert (coffee.drawing, coffee.concept) == (assets / "2615-fe0f.webp", "U+2615")
+
+
+def test_a_sketch_is_black_where_its_row_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "src" / "drawings"
+    folder.mkdir(parents=True)
+    row = np.zeros((28, 28))
+    row[:14] = 1
+    with gzip.open(folder / "Hot dog.ndjson.gz", "wt") as file:
+        file.writelines(f"{json.dumps(row.ravel().tolist())}\n" for _ in range(40))
+    pairs = list(symbols.sketches(tmp_path))
+    assert len(pairs) == 30
+    assert len({pair.id for pair in pairs}) == 30
+    assert {pair.concept for pair in pairs} == {"sketch:Hot dog"}
+    assert isinstance(pairs[0].drawing, Image.Image)
+    pixels = np.asarray(pairs[0].drawing)
+    assert pixels.shape == (64, 64)
+    assert pixels[:30].max() <= 8
+    assert pixels[34:].min() >= 247
 
 
 def test_an_emoji_is_named_by_its_cldr_name_and_keywords_that_can_be_seen() -> None:

@@ -21,6 +21,10 @@ Item = TypeVar("Item")
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
+# The group that `shutdown` left. Freed from here it lets other threads run; a DistributedDataParallel model that lives
+# longer than the group would free it while it holds the interpreter, and wait for ever for a thread that wants it.
+_left: Group | None = None
+
 
 def init_from_environment() -> torch.device:
     """Join the processes that torchrun started; returns the device of this one. End with `shutdown`.
@@ -44,7 +48,9 @@ def init_from_environment() -> torch.device:
 
 def shutdown() -> None:
     """Leave the process group, if there is one."""
+    global _left
     if dist.is_initialized():
+        _left = dist.group.WORLD
         dist.destroy_process_group()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.conftest import ROOT
@@ -15,7 +16,7 @@ from tests.conftest import ROOT
 # torch is imported once, with what DistributedDataParallel imports when it is made, and forked before it has started a
 # thread; and os._exit, because tearing down a forked interpreter is slow too: each start and end costs seconds
 LAUNCH = """
-import os, signal, sys, traceback, torch, torch._dynamo
+import faulthandler, os, signal, sys, traceback, torch, torch._dynamo
 from {module} import {name} as function
 torch.set_num_threads(1)
 count, folder = int(sys.argv[1]), sys.argv[2]
@@ -23,7 +24,7 @@ children = []
 for rank in range(count):
     children.append(os.fork())
     if children[-1] == 0:
-        signal.alarm(240)  # nobody waits for ever for one that failed
+        faulthandler.dump_traceback_later(240, exit=True)  # nobody waits for ever for one that failed
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
         try:
             torch.save(function(), f"{{folder}}/{{rank}}.pt")
@@ -50,5 +51,7 @@ def run_processes(function: Callable[[], Any], count: int, folder: Path) -> list
     code = LAUNCH.format(module=function.__module__, name=function.__name__)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(count), str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **shared}, timeout=250, check=True)
+    run = subprocess.run(command, cwd=ROOT, env={**os.environ, **shared}, timeout=250, capture_output=True, text=True)
+    if run.returncode:
+        pytest.fail(run.stderr)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(count)]

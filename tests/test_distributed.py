@@ -1,8 +1,11 @@
+import faulthandler
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from siglip.distributed import Shift, all_gather, all_gather_ints, init_from_environment, rank, shutdown, world_size
 from siglip.errors import ConfigError
@@ -70,6 +73,23 @@ def test_the_gradient_of_a_gathered_row_is_summed_over_all_processes(found: list
 def test_a_part_of_the_processes_may_form_a_ring_of_its_own(found: list[dict[str, Any]]) -> None:
     assert found[0]["pair"] == (0, 2, 20)
     assert found[2]["pair"] == (1, 2, 0)
+
+
+def models_that_live_longer() -> int:
+    """Groups that are left before their models are freed, just after a tensor of ours was on its way."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    for _ in range(100):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        model = DistributedDataParallel(torch.nn.Linear(1, 1))
+        for _ in range(3):
+            dist.all_gather([torch.empty(65536)], torch.ones(65536))
+        shutdown()
+        del model
+    return 100
+
+
+def test_a_model_may_be_freed_after_the_group_was_left(tmp_path: Path) -> None:
+    assert run_processes(models_that_live_longer, 1, tmp_path) == [100]
 
 
 def test_one_process_is_alone_and_gets_its_own_tensors_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,13 +104,16 @@ def main(words: Sequence[str] | None = None) -> int:
     except UsageError as error:
         code = _complain(f"{error}; see 'siglip {words[0]} --help'", 2)
     except BrokenPipeError:
-        # whoever read our output has enough; nothing more may be written, also not by the interpreter when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # whoever read our output has enough
         code = 0
     except (SiglipError, OSError) as error:
         if os.environ.get("SIGLIP_DEBUG"):
             raise
         code = _complain(_one_line(error), 2 if words[0] in LIKE_GREP else 1)
+        try:
+            sys.stdout.flush()
+        except OSError:  # the disk behind it is full: that was the error, or comes with it
+            _write_no_more()
     except KeyboardInterrupt:
         code = 130
         if ours:
@@ -212,6 +215,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # the name of the option in front, and the choices at the end, stay
         self.exit(_complain(f"{clip(message, 400)}; see '{self.prog} --help'", 2))
+
+
+def _write_no_more() -> None:
+    """What still waits for stdout is dropped, also by the interpreter, which would try once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, code: int) -> int:

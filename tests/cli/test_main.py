@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -225,15 +226,15 @@ def test_an_error_of_the_operating_system_is_one_line(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("words", ["models", "models --jsonl", "classify --help", "--help"])
 def test_a_reader_that_leaves_early_is_no_error(words: str):
-    line = f"set -o pipefail; {sys.executable} -m siglip {words} | head -1"
+    line = f"unset PYTHONUNBUFFERED; set -o pipefail; {sys.executable} -m siglip {words} | head -1"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=250)
     assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("word", ["models", "--help"])
-def test_a_full_disk_is_an_error_in_one_line(word: str):
+def test_a_full_disk_is_an_error_in_one_line(word: str, unbuffered: str):
+    command, environment = [sys.executable, "-m", "siglip", word], {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "siglip", word], stdout=full, stderr=subprocess.PIPE, text=True, timeout=250
-        )
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=250, env=environment)
     assert (result.returncode, result.stderr) == (1, "siglip: error: No space left on device\n")
